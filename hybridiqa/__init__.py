@@ -1,0 +1,1 @@
+"""What the doors of hybridIQA are built of: one idea a file."""

@@ -1,0 +1,261 @@
+"""Any image -> the patches that the model scores.
+
+processor = AutoImageProcessor.from_pretrained(DIR_OR_REPO, trust_remote_code=True)
+pixel_values = processor("picture.png")["pixel_values"]  # (1, 25, 3, 224, 224)
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers import BaseImageProcessor, BatchFeature
+
+MAX_PIXELS = 64_000_000
+SAMPLINGS = ("grid", "random")
+ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, a NumPy array or a torch tensor"
+DOWNLOAD_TIMEOUT = 30  # seconds
+
+
+def load_image(image: Any) -> Image.Image:
+    """The picture behind anything accepted, as an 8-bit RGB PIL image.
+
+    EXIF orientation is applied, alpha is composited on white, an animation gives its first frame (a PIL image the frame
+    that it stands at). Arrays and tensors are `(height, width)`, `(height, width, channels)` or `(channels, height,
+    width)` with 1-4 channels: uint8 0-255, uint16 0-65535, or floating point 0-1.
+
+    Raises:
+        ValueError: not an image; the message says what was got.
+    """
+    if isinstance(image, torch.Tensor):
+        return to_rgb(
+            _from_array(image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu().numpy())
+        )
+    if isinstance(image, np.ndarray):
+        return to_rgb(_from_array(image))
+    name = f"image {image}" if isinstance(image, str | Path) else f"{type(image).__name__} image"
+    try:
+        if isinstance(image, Image.Image):
+            return to_rgb(image)
+        if isinstance(image, bytes | bytearray | memoryview):
+            with Image.open(io.BytesIO(image)) as opened:
+                return to_rgb(opened)
+        if isinstance(image, str) and image.startswith(("http://", "https://")):
+            with Image.open(io.BytesIO(_download(image))) as opened:
+                return to_rgb(opened)
+        if isinstance(image, str | Path):
+            with Image.open(image) as opened:
+                return to_rgb(opened)
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"cannot read {name}: not an image that Pillow knows") from None
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+    raise ValueError(f"an image must be {ACCEPTED}, got {type(image).__name__}")
+
+
+def _download(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "hybridIQA"})
+    with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as response:
+        return response.read()
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape = array.shape
+    if array.ndim == 3 and shape[2] > 4 and shape[0] <= 4:
+        array = array.transpose(1, 2, 0)  # (channels, height, width) -> (height, width, channels)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and not 2 <= array.shape[2] <= 4) or array.size == 0:
+        raise ValueError(
+            "an array must be (height, width), (height, width, channels) or (channels, height, width) with 1-4 "
+            f"channels, got {shape}"
+        )
+    return Image.fromarray(np.ascontiguousarray(_to_uint8(array)))
+
+
+def _to_uint8(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return np.rint(array / 257).astype(np.uint8)
+    low, high = float(array.min()), float(array.max())
+    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:  # also refuses NaN
+        return np.rint(array * 255).astype(np.uint8)
+    raise ValueError(
+        f"an array must be uint8 0-255, uint16 0-65535 or floating point 0-1, got {array.dtype} {low:g} to {high:g}"
+    )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """EXIF orientation applied, alpha on white, 16-bit and floating point grey scaled to 8 bits, then RGB."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(_to_uint8(np.asarray(image).astype(np.uint16)))
+    elif image.mode == "I":  # what 16-bit grey is read as by some formats
+        image = Image.fromarray(_to_uint8(np.clip(np.asarray(image), 0, 65535).astype(np.uint16)))
+    elif image.mode == "F":
+        image = Image.fromarray(_to_uint8(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def resized_dimensions(width: int, height: int, size: Sequence[int] | None, patch_size: int) -> tuple[int, int]:
+    """(width, height) in pixels after `size` and after what is too small for a patch is enlarged.
+
+    Raises:
+        ValueError: the result would exceed 64 megapixels.
+    """
+    if size is not None:
+        height, width = size
+    if min(width, height) < patch_size:
+        scale = patch_size / min(width, height)
+        width, height = max(patch_size, round(width * scale)), max(patch_size, round(height * scale))
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"an image may have {MAX_PIXELS // 10**6} megapixels when its patches are cut, got {width} x {height}"
+        )
+    return width, height
+
+
+def grid_starts(width: int, height: int, num_patches: int, patch_size: int) -> list[tuple[int, int]]:
+    """(top, left) of an even grid, row by row, in pixels; rows x columns is as near as can be to the image's shape."""
+    factors = [(rows, num_patches // rows) for rows in range(1, num_patches + 1) if num_patches % rows == 0]
+    rows, columns = min(factors, key=lambda pair: abs(math.log(pair[1] / pair[0]) - math.log(width / height)))
+    tops, lefts = _even_starts(height - patch_size, rows), _even_starts(width - patch_size, columns)
+    return [(top, left) for top in tops for left in lefts]
+
+
+def _even_starts(last: int, count: int) -> list[int]:
+    """`count` starts from 0 to `last`, both touched; a single one stands in the middle."""
+    if count == 1:
+        return [round(last / 2)]
+    return [round(index * last / (count - 1)) for index in range(count)]
+
+
+def random_starts(width: int, height: int, num_patches: int, patch_size: int, seed: int) -> list[tuple[int, int]]:
+    """(top, left) of random crops, in pixels, from a generator of its own that the seed alone decides."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(last: int) -> int:
+        return int(torch.randint(0, last + 1, (), generator=generator))
+
+    return [(draw(height - patch_size), draw(width - patch_size)) for _ in range(num_patches)]
+
+
+class HybridIQAImageProcessor(BaseImageProcessor):
+    """Images -> `pixel_values (batch, patches, 3, patch_size, patch_size)`.
+
+    Args:
+        patch_size: side of a patch, in pixels. A smaller image is enlarged to it, aspect ratio kept.
+        num_patches: patches an image.
+        sampling: "grid", evenly spaced over the whole image, or "random", the crops that `seed` draws.
+        seed: of the random crops; every image starts from it afresh.
+        size: (height, width) in pixels to which each image is squeezed first; none leaves it as it is.
+        image_mean, image_std: RGB, of values 0-1; ImageNet's.
+
+    Raises:
+        ValueError: options that cannot work; the message says what was got and what is accepted.
+    """
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012
+    _auto_class = "AutoImageProcessor"
+
+    def __init__(
+        self,
+        patch_size: int = 224,
+        num_patches: int = 25,
+        sampling: str = "grid",
+        seed: int = 0,
+        size: Sequence[int] | None = None,
+        image_mean: Sequence[float] = (0.485, 0.456, 0.406),
+        image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check_options(sampling, num_patches, size)
+        self.patch_size = patch_size
+        self.num_patches = num_patches
+        self.sampling = sampling
+        self.seed = seed
+        self.size = None if size is None else list(size)
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def preprocess(
+        self,
+        images: Any,
+        sampling: str | None = None,
+        seed: int | None = None,
+        num_patches: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """One image or a list of them -> `{"pixel_values": (batch, patches, 3, patch_size, patch_size)}`, float32.
+
+        What is not given here is as the processor was made. `return_tensors`: "pt" (default) or "np".
+
+        Raises:
+            ValueError: something that is not an image, or wrong options; the message says what was got.
+        """
+        patches = [self.extract_patches(image, sampling, seed, num_patches) for image in self.as_list(images)]
+        if not patches:
+            raise ValueError("at least one image is needed, got an empty list")
+        return BatchFeature({"pixel_values": self.normalize_patches(torch.stack(patches))}, tensor_type=return_tensors)
+
+    def as_list(self, images: Any) -> list:
+        """One image, a list or tuple of images, or a `(batch, ...)` array or tensor -> a list of images."""
+        if isinstance(images, list | tuple):
+            return list(images)
+        if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+            return list(images)
+        return [images]
+
+    def extract_patches(
+        self, image: Any, sampling: str | None = None, seed: int | None = None, num_patches: int | None = None
+    ) -> torch.Tensor:
+        """The patches of one image, as they are before normalisation: `(patches, 3, height, width)`, uint8, RGB."""
+        sampling = self.sampling if sampling is None else sampling
+        seed = self.seed if seed is None else seed
+        num_patches = self.num_patches if num_patches is None else num_patches
+        _check_options(sampling, num_patches, self.size)
+        pixels = self._prepare(load_image(image))  # (height, width, 3)
+        height, width = pixels.shape[:2]
+        if sampling == "grid":
+            starts = grid_starts(width, height, num_patches, self.patch_size)
+        else:
+            starts = random_starts(width, height, num_patches, self.patch_size, seed)
+        crops = [pixels[top : top + self.patch_size, left : left + self.patch_size] for top, left in starts]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
+
+    def _prepare(self, image: Image.Image) -> np.ndarray:
+        dimensions = resized_dimensions(*image.size, self.size, self.patch_size)
+        if self.size is not None:
+            image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+        if image.size != dimensions:
+            image = image.resize(dimensions, Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+    def normalize_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """uint8 RGB `(..., 3, height, width)` -> float32, less the mean and divided by the standard deviation."""
+        mean = torch.tensor(self.image_mean, device=patches.device).view(3, 1, 1)
+        std = torch.tensor(self.image_std, device=patches.device).view(3, 1, 1)
+        return patches.float().div_(255).sub_(mean).div_(std)
+
+
+def _check_options(sampling: str, num_patches: int, size: Sequence[int] | None) -> None:
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
+    if not isinstance(num_patches, int) or num_patches < 1:
+        raise ValueError(f"num_patches must be a whole number of at least 1, got {num_patches!r}")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size must be (height, width) in pixels or none, got {size!r}")

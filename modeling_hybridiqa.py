@@ -1,0 +1,364 @@
+"""The hybridIQA model: a backbone, a hyper network and the target network that it writes anew for every patch.
+
+After hyperIQA (Su et al., "Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network",
+CVPR 2020). Use it through `AutoModel.from_pretrained(DIR_OR_REPO, trust_remote_code=True)`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoBackbone, PreTrainedModel
+from transformers.utils import ModelOutput, cached_file
+
+from .configuration_hybridiqa import HybridIQAConfig
+from .image_processing_hybridiqa import HybridIQAImageProcessor
+
+# On a CPU the kernels, and with them the last bits of a score, depend on the batch; 5 patches at a time is fastest.
+CPU_CHUNK_SIZE = 5
+STAGE_STRIDES = (4, 8, 16, 32)
+PROCESSOR_FILE = "preprocessor_config.json"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+# The residual blocks of the backbones that transformers builds: ResNet and ConvNeXt, then Swin and its kin.
+BLOCK_NAME = re.compile(r"encoder\.(stages\.\d+\.layers|layers\.\d+\.blocks)\.\d+")
+
+
+@dataclass
+class HybridIQAOutput(ModelOutput):
+    """What the model returns.
+
+    Args:
+        loss: mean absolute difference between `logits` and `labels`; only where labels were given.
+        logits: `(batch,)`, an image's score on the checkpoint's own range: the mean over its patches, unclamped.
+        patch_scores: `(batch, patches)`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    patch_scores: torch.FloatTensor | None = None
+
+
+class KaimingConv2d(nn.Conv2d):
+    """A convolution that starts from Kaiming-normal weights (fan-in, gain of ReLU)."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()  # the bias keeps torch's default
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+
+
+class KaimingLinear(nn.Linear):
+    """A linear layer that starts from Kaiming-normal weights (fan-in, gain of ReLU)."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+
+
+class LocalDistortionModule(nn.Module):
+    """One stage map -> a short vector of local distortions (LDA module; paper section 3.2).
+
+    Args:
+        in_channels: channels of the stage.
+        map_size: side of the stage's map, in cells.
+        pool_size: side of the windows that are averaged, in cells.
+        out_features: length of the vector.
+        reduced_channels: channels after a 1 x 1 convolution; none for the last stage, which is pooled as it is.
+    """
+
+    def __init__(
+        self, in_channels: int, map_size: int, pool_size: int, out_features: int, reduced_channels: int | None = None
+    ):
+        super().__init__()
+        self.conv = KaimingConv2d(in_channels, reduced_channels, 1, bias=False) if reduced_channels else nn.Identity()
+        self.pool = nn.AvgPool2d(pool_size)
+        num_cells = (map_size // pool_size) ** 2
+        self.linear = KaimingLinear((reduced_channels or in_channels) * num_cells, out_features)
+
+    def forward(self, stage_map: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.conv(stage_map))  # (patches, channels, cells, cells)
+        return self.linear(x.flatten(1))  # (patches, out_features)
+
+
+class LocalDistortionFeatures(nn.Module):
+    """The four stage maps -> the vector that enters the target network."""
+
+    def __init__(self, config: HybridIQAConfig, stage_channels: list[int]):
+        super().__init__()
+        pool_size = config.feature_map_size
+        last_width = config.target_input_size - len(config.lda_channels) * config.lda_width
+        widths = [config.lda_width] * len(config.lda_channels) + [last_width]
+        self.stages = nn.ModuleList(
+            LocalDistortionModule(in_channels, config.patch_size // stride, pool_size, width, reduced_channels)
+            for in_channels, stride, width, reduced_channels in zip(
+                stage_channels, STAGE_STRIDES, widths, [*config.lda_channels, None], strict=True
+            )
+        )
+
+    def forward(self, stage_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        vectors = [stage(stage_map) for stage, stage_map in zip(self.stages, stage_maps, strict=True)]
+        return torch.cat(vectors, dim=1)  # (patches, target_input_size)
+
+
+class HyperNetwork(nn.Module):
+    """The last stage map -> weights and biases of every layer of the target network (paper section 3.3)."""
+
+    def __init__(self, config: HybridIQAConfig, in_channels: int):
+        super().__init__()
+        widths = [in_channels, in_channels // 2, in_channels // 4, config.hyper_channels]
+        self.reduce = nn.Sequential()
+        for inputs, outputs in itertools.pairwise(widths):
+            self.reduce.extend([nn.Conv2d(inputs, outputs, 1), nn.ReLU()])
+        *hidden_shapes, last_shape = config.target_shapes
+        cells = config.feature_map_size**2
+        self.weight_layers = nn.ModuleList(
+            KaimingConv2d(config.hyper_channels, outputs * inputs // cells, 3, padding=1)
+            for outputs, inputs in hidden_shapes
+        )
+        self.weight_layers.append(KaimingLinear(config.hyper_channels, last_shape[0] * last_shape[1]))
+        self.bias_layers = nn.ModuleList(
+            KaimingLinear(config.hyper_channels, outputs) for outputs, _ in config.target_shapes
+        )
+        self.target_shapes = config.target_shapes
+
+    def forward(self, stage_map: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        hyper_features = self.reduce(stage_map)  # (patches, hyper_channels, cells, cells)
+        pooled = hyper_features.mean(dim=(2, 3))  # (patches, hyper_channels)
+        sources = [hyper_features] * (len(self.target_shapes) - 1) + [pooled]
+        layers = []
+        for shape, source, weight_layer, bias_layer in zip(
+            self.target_shapes, sources, self.weight_layers, self.bias_layers, strict=True
+        ):
+            weight = weight_layer(source).reshape(-1, *shape)  # (patches, outputs, inputs)
+            layers.append((weight, bias_layer(pooled)))  # bias: (patches, outputs)
+        return layers
+
+
+def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Each patch's vector through each patch's own small network, in float32 at least, whatever the model's dtype.
+
+    Args:
+        vectors: `(patches, target_input_size)`.
+        layers: weight `(patches, outputs, inputs)` and bias `(patches, outputs)` a layer;
+            a sigmoid after all but the last.
+
+    Returns:
+        `(patches,)`, a score a patch.
+    """
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    with torch.autocast(vectors.device.type, enabled=False):
+        x = vectors.to(dtype).unsqueeze(-1)  # (patches, inputs, 1)
+        for index, (weight, bias) in enumerate(layers):
+            if index > 0:
+                x = torch.sigmoid(x)
+            x = torch.baddbmm(bias.to(dtype).unsqueeze(-1), weight.to(dtype), x)  # (patches, outputs, 1)
+    return x.flatten()  # (patches,)
+
+
+@contextmanager
+def _frozen_running_statistics(block: nn.Module) -> Iterator[None]:
+    """Batch norm still normalises by the batch, but its running statistics are not updated a second time."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches_tracked) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
+
+
+def _recomputation_contexts(block: nn.Module) -> tuple[Any, Any]:
+    return nullcontext(), _frozen_running_statistics(block)
+
+
+class HybridIQAModel(PreTrainedModel):
+    """Scores how good an image looks, without a reference.
+
+    `model.score(images)` is the short way; `forward` takes what `HybridIQAImageProcessor` gives. The processor of the
+    checkpoint is loaded with the model as `model.image_processor`.
+    """
+
+    config_class = HybridIQAConfig
+    base_model_prefix = "hybridiqa"
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: HybridIQAConfig):
+        super().__init__(config)
+        self.backbone = AutoBackbone.from_config(config.backbone_config)
+        self.distortion_features = LocalDistortionFeatures(config, self.backbone.channels)
+        self.hyper_network = HyperNetwork(config, self.backbone.channels[-1])
+        self.image_processor = HybridIQAImageProcessor(patch_size=config.patch_size, num_patches=config.num_patches)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As `PreTrainedModel.from_pretrained`; the checkpoint's image processor comes along."""
+        hub_options = {name: kwargs[name] for name in HUB_OPTIONS if kwargs.get(name) is not None}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if cached_file(
+            pretrained_model_name_or_path, PROCESSOR_FILE, _raise_exceptions_for_missing_entries=False, **hub_options
+        ):
+            model.image_processor = HybridIQAImageProcessor.from_pretrained(
+                pretrained_model_name_or_path, **hub_options
+            )
+        return loaded
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
+        """As `PreTrainedModel.save_pretrained`, and the image processor with it where the folder has none yet."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process and not Path(save_directory, PROCESSOR_FILE).exists():
+            self.image_processor.save_pretrained(save_directory)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # The backbone initialises itself. Ours know their own start; the base class would draw normal(0, 0.02).
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> HybridIQAOutput:
+        """Score every patch, and each image as the mean over its patches.
+
+        Args:
+            pixel_values: `(batch, patches, 3, patch_size, patch_size)`, or `(batch, 3, patch_size, patch_size)` for one
+                patch an image; RGB normalised as the image processor does.
+            labels: `(batch,)`, the images' scores on the checkpoint's own range.
+
+        Raises:
+            ValueError: shapes other than these.
+        """
+        if pixel_values.ndim == 4:
+            pixel_values = pixel_values.unsqueeze(1)
+        expected = (3, self.config.patch_size, self.config.patch_size)
+        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != expected:
+            raise ValueError(
+                f"pixel_values must be (batch, patches, {str(expected)[1:]} or (batch, {str(expected)[1:]}, "
+                f"got {tuple(pixel_values.shape)}"
+            )
+        batch_size, num_patches = pixel_values.shape[:2]
+        patch_scores = self._score_patches(pixel_values.flatten(0, 1)).view(batch_size, num_patches)
+        logits = patch_scores.mean(dim=1)  # (batch,)
+        loss = None
+        if labels is not None:
+            if labels.shape != logits.shape:
+                raise ValueError(f"labels must be (batch,) = {tuple(logits.shape)}, got {tuple(labels.shape)}")
+            loss = nn.functional.l1_loss(logits, labels.to(logits.dtype))
+        return HybridIQAOutput(loss=loss, logits=logits, patch_scores=patch_scores)
+
+    def _score_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(patches, 3, patch_size, patch_size)` -> `(patches,)`."""
+        stage_maps = self._stage_maps(patches.to(self.dtype))
+        return run_target_network(self.distortion_features(stage_maps), self.hyper_network(stage_maps[-1]))
+
+    def _stage_maps(self, patches: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        is_checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        with self._checkpointed_blocks() if is_checkpointing else nullcontext():
+            stage_maps = self.backbone(patches).feature_maps
+        sizes = [tuple(stage_map.shape[-2:]) for stage_map in stage_maps]
+        expected = [(self.config.patch_size // stride,) * 2 for stride in STAGE_STRIDES]
+        if sizes != expected:
+            raise ValueError(
+                f"the backbone must give maps of stride {STAGE_STRIDES}, here {expected}; "
+                f"{self.config.backbone_config.model_type!r} gave {sizes}"
+            )
+        return stage_maps
+
+    def score(self, images: Any, batch_size: int = 8, **processor_options: Any) -> torch.Tensor:
+        """Scores of images, on the checkpoint's own range, unmapped and unclamped.
+
+        Args:
+            images: one image or a list of them: path, URL, bytes, PIL image, NumPy array, torch tensor; see
+                `HybridIQAImageProcessor`.
+            batch_size: images that are prepared together. It sets memory and speed; on a CPU it cannot change a bit.
+            processor_options: `sampling`, `seed`, `num_patches` for this call.
+
+        Returns:
+            `(number of images,)`, float32, on the CPU.
+
+        Raises:
+            ValueError: something that cannot be read as an image; the message says what was got.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        images = self.image_processor.as_list(images)
+        scores = [torch.empty(0)]
+        for start in range(0, len(images), batch_size):
+            pixel_values = self.image_processor(images[start : start + batch_size], **processor_options)["pixel_values"]
+            scores.append(self.predict_patch_scores(pixel_values).mean(dim=1))
+        return torch.cat(scores)
+
+    def predict_patch_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Patch scores in evaluation mode and without gradients; the model's mode is as before afterwards.
+
+        On a CPU each image's patches run in chunks of their own, so that other images in the batch change nothing.
+
+        Args:
+            pixel_values: `(batch, patches, 3, patch_size, patch_size)`, as the image processor gives them.
+
+        Returns:
+            `(batch, patches)`, float32, on the CPU.
+        """
+        if self.device.type == "cpu":
+            chunks_by_image = [image.split(CPU_CHUNK_SIZE, dim=1) for image in pixel_values.split(1)]
+        else:
+            chunks_by_image = [[pixel_values]]
+        with self._evaluating(), torch.inference_mode():
+            rows = [
+                torch.cat([self(chunk.to(self.device)).patch_scores for chunk in chunks], dim=1)
+                for chunks in chunks_by_image
+            ]
+            return torch.cat(rows).float().cpu()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        was_training = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in was_training.items():
+                module.training = training
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **kwargs: Any
+    ) -> None:
+        # Only here, not in the backbone: one mechanism serves every backbone, those without support of their own too.
+        if enable and not self._blocks():
+            raise ValueError(
+                f"gradient checkpointing: no blocks are known in a backbone {self.config.backbone_config.model_type!r}"
+            )
+        self.gradient_checkpointing = enable
+        self._gradient_checkpointing_func = gradient_checkpointing_func
+
+    def _blocks(self) -> list[nn.Module]:
+        return [module for name, module in self.backbone.named_modules() if BLOCK_NAME.fullmatch(name)]
+
+    @contextmanager
+    def _checkpointed_blocks(self) -> Iterator[None]:
+        """While it lasts, every block of the backbone is recomputed in the backward pass instead of kept."""
+        blocks = self._blocks()
+        for block in blocks:
+            block.forward = partial(
+                self._gradient_checkpointing_func,
+                block.forward,
+                use_reentrant=False,
+                context_fn=partial(_recomputation_contexts, block),
+            )
+        try:
+            yield
+        finally:
+            for block in blocks:
+                del block.forward  # the class's own shows again
