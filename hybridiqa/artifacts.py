@@ -1,0 +1,360 @@
+"""The damages that synthesized datasets are made of, and the scored folder of damaged pictures made with them.
+
+A damage has a severity from 1 (just visible) to 5 (ruined). Within one seed, what has no order (the filter, the
+places) is the same for all severities of a family, so that more severity is more damage.
+
+Everything here is Pillow, NumPy and SciPy, which give the same bytes whatever the number of threads or processes.
+"""
+
+import csv
+import hashlib
+import io
+import logging
+import multiprocessing
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from hybridiqa.dataset_formats import NOT_AN_IMAGE, image_problem
+from hybridiqa.files import has_image_suffix, new_folder, walk_files
+from hybridiqa.rgb import to_rgb
+
+logger = logging.getLogger(__name__)
+
+SEVERITIES = (1, 2, 3, 4, 5)
+# A model should not learn five exact strengths by heart; below 0.5, neighbouring levels cannot change places.
+SEVERITY_JITTER = 0.3
+# Mean difference (0-255) below which a damage found nothing to work on: colour on a grey picture, blur on a flat one.
+NO_EFFECT = 0.02
+MAX_GROUP_BYTES = 200  # file systems allow 255 a name, and family, severity and suffix must still fit
+
+
+def _between(severity: float, *values: float) -> float:
+    """The value at a severity, of values given for severities 1 to 5."""
+    return float(np.interp(severity, SEVERITIES, values))
+
+
+def _through_codec(image: Image.Image, **options) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return Image.open(buffer).convert("RGB")
+
+
+def _shrink(image: Image.Image, factor: float, resample: Image.Resampling) -> Image.Image:
+    return image.resize([max(1, round(side / factor)) for side in image.size], resample)
+
+
+def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """JPEG compression, with or without colour subsampling."""
+    quality = round(_between(severity, 35, 21, 13, 7, 3))
+    return _through_codec(image, format="JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
+
+
+def webp(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """WebP compression; as its lowest quality is still fair, strong damage also packs fewer pixels."""
+    factor = _between(severity, 1, 1, 1.5, 2.5, 4.5)
+    packed = _through_codec(
+        _shrink(image, factor, Image.Resampling.BICUBIC),
+        format="WEBP",
+        quality=round(_between(severity, 28, 12, 6, 2, 0)),
+    )
+    return packed.resize(image.size, Image.Resampling.BICUBIC)
+
+
+def blur(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Gaussian blur; standard deviation in pixels."""
+    return image.filter(ImageFilter.GaussianBlur(_between(severity, 0.7, 1.3, 2.3, 4, 7)))
+
+
+def noise(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Gaussian noise, of brightness alone or of each colour channel apart."""
+    channels = int(rng.choice([1, 3]))
+    grain = rng.standard_normal((image.height, image.width, channels))  # (height, width, 1 or 3)
+    noisy = np.asarray(image) + _between(severity, 6, 12, 24, 45, 80) * grain
+    return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+
+
+def rescale(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Scaled down and up again, each way with a random filter."""
+    smooth = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS]
+    down = smooth[rng.integers(3)]
+    up = [*smooth, Image.Resampling.NEAREST][rng.integers(4)]
+    return _shrink(image, _between(severity, 1.5, 2.2, 3.5, 6, 10), down).resize(image.size, up)
+
+
+def banding(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Posterised: 22 down to 2 evenly spaced levels a channel.
+
+    Their number stays even: an odd one has mid-grey among its levels and can damage less than the next larger one.
+    """
+    last_level = 2 * round(_between(severity, 10, 6, 3, 1.6, 0)) + 1
+    levels = np.rint(np.asarray(image) / 255 * last_level) * 255 / last_level
+    return Image.fromarray(np.rint(levels).astype(np.uint8))
+
+
+def oversharpen(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Unsharp masking; radius in pixels, strength in percent."""
+    radius = rng.uniform(1, 3)
+    return image.filter(
+        ImageFilter.UnsharpMask(radius, round(_between(severity, 60, 140, 300, 600, 1200)), threshold=0)
+    )
+
+
+def oversaturate(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Colours moved away from grey by a factor."""
+    return ImageEnhance.Color(image).enhance(_between(severity, 1.5, 2.1, 3.2, 5, 9))
+
+
+def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Smooth random warps: waves about a twentieth of the shorter side wide."""
+    pixels = np.asarray(image)  # (height, width, 3)
+    side = min(image.size)
+    shape = (2, image.height, image.width)
+    shifts = gaussian_filter(rng.standard_normal(shape), sigma=(0, 0.03 * side, 0.03 * side), mode="reflect")
+    shifts *= _between(severity, 0.002, 0.005, 0.01, 0.02, 0.036) * side / max(shifts.std(), 1e-12)
+    places = np.indices(shape[1:]) + shifts  # (2, height, width): row and column each pixel is fetched from
+    channels = [map_coordinates(pixels[..., c], places, order=1, mode="nearest") for c in range(3)]
+    return Image.fromarray(np.stack(channels, axis=-1))
+
+
+def _most_different(pixels: np.ndarray, patch: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Of the rectangles at these corners, the one least like the patch: sky pasted on sky is no damage."""
+    height, width = patch.shape[:2]
+    rectangles = [pixels[top : top + height, left : left + width] for top, left in corners]
+    return max(rectangles, key=lambda rectangle: np.abs(rectangle - patch.astype(int)).mean())
+
+
+def wrong_patches(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Rectangles that show another part of the picture."""
+    pixels = np.asarray(image)  # (height, width, 3)
+    damaged = pixels.copy()
+    for _ in range(round(_between(severity, 2, 4, 7, 12, 22))):
+        share = _between(severity, 0.05, 0.08, 0.12, 0.17, 0.22) * rng.uniform(0.7, 1.3, size=2)
+        corners = rng.random((3, 2))  # where it goes, and two places that it may come from
+        size = np.maximum(1, share * pixels.shape[:2]).astype(int)
+        corners = (corners * (pixels.shape[:2] - size + 1)).astype(int)
+        (top, left), (height, width) = corners[0], size
+        patch = pixels[top : top + height, left : left + width]
+        damaged[top : top + height, left : left + width] = _most_different(pixels, patch, corners[1:])
+    return Image.fromarray(damaged)
+
+
+def shuffled_blocks(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """A share of the small square blocks shows what lies some way off; sizes and distances in pixels."""
+    pixels = np.asarray(image)  # (height, width, 3)
+    block = int(rng.integers(10, 25))
+    rows, columns = np.indices(pixels.shape[:2])  # (height, width) each
+    blocks = (rows // block, columns // block)
+    grid_shape = (rows[-1, 0] // block + 1, columns[0, -1] // block + 1)
+    draws = rng.random(grid_shape)
+    is_moved = draws <= max(draws.min(), _between(severity, 0.04, 0.15, 0.35, 0.7, 1))  # one at least
+    angles = rng.uniform(0, 2 * np.pi, grid_shape)
+    distances = is_moved * block * _between(severity, 0.3, 0.6, 1.1, 2, 3.5)
+    rows = rows + np.rint(distances * np.sin(angles)).astype(int)[blocks]
+    columns = columns + np.rint(distances * np.cos(angles)).astype(int)[blocks]
+    return Image.fromarray(pixels[np.clip(rows, 0, image.height - 1), np.clip(columns, 0, image.width - 1)])
+
+
+# Five families stay out of this table forever, in any form: motion blur, swirls, impulse (salt-and-pepper) noise,
+# JPEG 2000 and colour casts. They are what a trained model is tested on as damage it has never seen.
+FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
+    function.__name__: function
+    for function in (
+        jpeg,
+        webp,
+        blur,
+        noise,
+        rescale,
+        banding,
+        oversharpen,
+        oversaturate,
+        elastic,
+        wrong_patches,
+        shuffled_blocks,
+    )
+}
+
+
+def degrade(image: Image.Image, family: str, severity: int, seed: int) -> Image.Image:
+    """The picture with one damage: RGB in, RGB of the same size out, the same for the same seed (0 or more).
+
+    `severity` is 1 (just visible) to 5 (ruined). Raises ValueError for another severity, an unknown family, or a
+    picture that is not RGB.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"got the family {family!r}; accepted: {', '.join(FAMILIES)}")
+    if severity not in SEVERITIES:
+        raise ValueError(f"got the severity {severity!r}; accepted: {SEVERITIES}")
+    if image.mode != "RGB":
+        raise ValueError(f"got a picture of mode {image.mode!r}; accepted: 'RGB'")
+    family_seed = [seed, zlib.crc32(family.encode())]
+    jitter = np.random.default_rng([*family_seed, severity]).uniform(-SEVERITY_JITTER, SEVERITY_JITTER)
+    return FAMILIES[family](image, severity + jitter, np.random.default_rng(family_seed))
+
+
+@dataclass
+class SynthesisReport:
+    """What `synthesize` did: `unreadable` and `without_effect` hold (path, reason or version) of what it left out."""
+
+    num_clean: int = 0
+    num_damaged: int = 0
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    without_effect: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _group_names(relative_paths: list[str]) -> dict[str, str]:
+    """A file name for each picture, by which its versions know each other; `a.png` and `a.jpg` become a and a-2."""
+    plain = {}
+    for path in sorted(relative_paths, key=lambda path: not has_image_suffix(path)):  # a.json must not rename a.png
+        name = str(PurePosixPath(path).with_suffix("")).replace("/", "-").replace("\\", "-")
+        if len(name.encode()) > MAX_GROUP_BYTES:  # pictures named by their prompt
+            name = name.encode()[: MAX_GROUP_BYTES - 20].decode(errors="ignore") + "-" + _digest(path.encode())[:12]
+        plain[path] = name
+    groups, taken, plain_names = {}, set(), {name.casefold() for name in plain.values()}
+    for path, name in plain.items():
+        group, number = name, 1
+        while group.casefold() in taken or (number > 1 and group.casefold() in plain_names):
+            number += 1
+            group = f"{name}-{number}"
+        taken.add(group.casefold())  # some file systems do not tell A from a
+        groups[path] = group
+    return groups
+
+
+def read_clean(path: Path, max_size: int | None) -> Image.Image:
+    """A picture as RGB, fit to be called clean; `max_size` limits its longer side, in pixels, never enlarging.
+
+    A palette picture is halved with antialiasing first: 256-colour pictures are usually dithered, and that grain,
+    called clean, would teach a model to like noise. Averaging neighbours gives the colours back that it stands for.
+    """
+    with Image.open(path) as opened:
+        factor = 2.0 if opened.mode == "P" else 1.0
+        image = to_rgb(opened)
+    if max_size is not None:
+        factor = max(factor, max(image.size) / max_size)
+    return _shrink(image, factor, Image.Resampling.LANCZOS) if factor > 1 else image
+
+
+def _draw_versions(num_versions: int | None, rng: np.random.Generator) -> list[tuple[str, int]]:
+    """Distinct (family, severity) pairs: all, or a number of them with the severities spread evenly."""
+    if num_versions is None:
+        return [(family, severity) for family in FAMILIES for severity in SEVERITIES]
+    quotient, remainder = divmod(num_versions, len(SEVERITIES))
+    versions = []
+    for position, severity in enumerate(rng.permutation(SEVERITIES)):
+        num_families = quotient + (position < remainder)
+        versions += [(str(family), int(severity)) for family in rng.choice(list(FAMILIES), num_families, replace=False)]
+    return versions
+
+
+def _write_versions(
+    named: tuple[str, str],
+    clean_dir: Path,
+    output_dir: Path,
+    seed: int,
+    versions_per_image: int | None,
+    max_size: int | None,
+) -> tuple[dict, list[str]] | str:
+    """Write one clean picture and its damaged versions: its row of the manifest and the versions without effect.
+
+    For a file that is no whole picture, the reason instead.
+    """
+    relative_path, group = named
+    source_path = clean_dir / relative_path
+    problem = image_problem(source_path)
+    if problem is not None:
+        return problem
+    clean = read_clean(source_path, max_size)
+    clean.save(output_dir / "Perfect" / "5" / f"{group}__clean.png")
+    picture_seed = int(_digest(f"{seed}/{group}".encode())[:16], 16)
+    without_effect = []
+    for family, severity in _draw_versions(versions_per_image, np.random.default_rng(picture_seed)):
+        damaged = degrade(clean, family, severity, picture_seed)
+        if np.abs(np.asarray(damaged, dtype=int) - np.asarray(clean)).mean() < NO_EFFECT:
+            without_effect.append(f"{family}_{severity}")
+            continue
+        damaged.save(output_dir / "Artifact" / str(6 - severity) / f"{group}__{family}_{severity}.png")
+    row = {"group": group, "source": relative_path, "sha256": _digest(source_path.read_bytes())}
+    return row | {"width": clean.width, "height": clean.height}, without_effect
+
+
+def _map_in_processes(function: Callable, items: list, num_workers: int) -> list:
+    if num_workers == 1:
+        return [function(item) for item in items]
+    # Spawned, not forked: a fork beside torch's threads can hang.
+    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(function, items))
+
+
+def _write_manifest(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["group", "source", "sha256", "width", "height"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def synthesize(
+    clean_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    seed: int = 0,
+    versions_per_image: int | None = None,
+    max_size: int | None = None,
+    num_workers: int = 1,
+) -> SynthesisReport:
+    """Write a scored folder of damaged versions of clean pictures; the same bytes for any number of processes.
+
+    The clean picture goes to `Perfect/5/<group>__clean.png`, severity s to
+    `Artifact/<6-s>/<group>__<family>_<s>.png`, where the group names the source picture; `manifest.csv` lists group,
+    source file with its sha256, and the clean picture's width and height in pixels. `versions_per_image` draws that
+    many of the 55 pairs of family and severity for each picture, None takes all. `max_size` limits the longer side in
+    pixels. A damage that changes nothing (colour on a grey picture) is left out and reported, as are broken pictures.
+
+    Raises ValueError for numbers out of range, no picture in `clean_dir`, or an `output_dir` that holds anything; a
+    run that fails leaves nothing behind.
+    """
+    num_pairs = len(FAMILIES) * len(SEVERITIES)
+    if versions_per_image is not None and not 1 <= versions_per_image <= num_pairs:
+        raise ValueError(f"got {versions_per_image} versions per image; accepted: 1 to {num_pairs}")
+    if (max_size is not None and max_size < 1) or num_workers < 1 or seed < 0:
+        raise ValueError(f"got max_size {max_size}, num_workers {num_workers}, seed {seed}; accepted: 1, 1, 0 or more")
+    clean_dir, report, rows = Path(clean_dir), SynthesisReport(), []
+    groups = _group_names([path.relative_to(clean_dir).as_posix() for path in walk_files(clean_dir)])
+    with new_folder(Path(output_dir)) as unfinished:
+        for folder in ["Perfect/5", *(f"Artifact/{6 - severity}" for severity in SEVERITIES)]:
+            (unfinished / folder).mkdir(parents=True)
+        write = partial(
+            _write_versions,
+            clean_dir=clean_dir,
+            output_dir=unfinished,
+            seed=seed,
+            versions_per_image=versions_per_image,
+            max_size=max_size,
+        )
+        results = _map_in_processes(write, sorted(groups.items()), num_workers)
+        for name, result in zip(sorted(groups), results, strict=True):
+            if isinstance(result, str):
+                if result != NOT_AN_IMAGE:
+                    logger.warning("skipped %s: %s", name, result)
+                    report.unreadable.append((name, result))
+                continue
+            row, without_effect = result
+            rows.append(row)
+            report.without_effect += [(name, version) for version in without_effect]
+        if not rows:
+            raise ValueError(f"no clean picture in {str(clean_dir)!r}")
+        _write_manifest(unfinished / "manifest.csv", rows)
+        report.num_clean = len(rows)
+        report.num_damaged = len(list((unfinished / "Artifact").rglob("*.png")))
+    return report

@@ -1,0 +1,99 @@
+"""Files and folders: walking them, unpacking zips, and new folders that are whole or not there."""
+
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+SKIPPED_FOLDERS = ("__MACOSX",)  # what macOS adds to a zip: thumbnails under the pictures' own names
+MAX_EXTRACTED_BYTES = 256 * 2**30  # well above any scored folder known; a zip that claims more is a mistake or a bomb
+
+
+def walk_files(root: Path) -> list[Path]:
+    """All files under a folder, sorted; hidden ones and `__MACOSX` left out. Linked folders are named, not entered."""
+    paths = []
+    for folder, folder_names, file_names in os.walk(root):
+        folder_names[:] = [name for name in folder_names if not name.startswith(".") and name not in SKIPPED_FOLDERS]
+        for name in folder_names:
+            if os.path.islink(os.path.join(folder, name)):
+                logger.warning("linked folder not entered: %s", os.path.join(folder, name))
+        paths += [Path(folder, name) for name in file_names if not name.startswith(".")]
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def has_image_suffix(path: str | PurePath) -> bool:
+    """Whether Pillow reads a format with this suffix."""
+    return PurePath(path).suffix.lower() in _image_suffixes()
+
+
+def _check_zip_entry(entry: zipfile.ZipInfo, zip_path: Path) -> None:
+    name = PurePosixPath(entry.filename)
+    if name.is_absolute() or ".." in name.parts or PureWindowsPath(entry.filename).drive:
+        raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} leads out of the folder")
+    # An archive made on Windows records no file type (0).
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} is a link or a special file")
+    if entry.flag_bits & 1:
+        raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} is encrypted")
+
+
+def extract_zip(zip_path: Path, target_dir: Path) -> None:
+    """Unpack a zip, having checked all of it first: no entry outside `target_dir`, no link, no more than fits.
+
+    Raises ValueError for an archive that is broken or refused.
+    """
+    target_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(zip_path) as archive:
+            for entry in archive.infolist():
+                entry.filename = entry.filename.replace("\\", "/")
+                _check_zip_entry(entry, zip_path)
+            num_bytes = sum(entry.file_size for entry in archive.infolist())  # zipfile never writes more than this
+            limit = min(MAX_EXTRACTED_BYTES, shutil.disk_usage(target_dir).free)
+            if num_bytes > limit:
+                raise ValueError(f"{zip_path} is refused: it unpacks to {num_bytes} bytes, {limit} are accepted here")
+            for entry in archive.infolist():
+                archive.extract(entry, target_dir)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{zip_path} is not a whole zip archive: {error}") from error
+
+
+def check_new_folder(output_dir: Path) -> None:
+    """Raise ValueError unless the folder is empty or not there at all."""
+    if os.path.lexists(output_dir) and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        raise ValueError(f"{str(output_dir)!r} is there already and not an empty folder; nothing is overwritten")
+
+
+@contextmanager
+def new_folder(output_dir: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `output_dir` when the block ends well and vanishes otherwise.
+
+    Raises ValueError where `output_dir` holds something already.
+    """
+    output_dir = Path(output_dir).absolute()
+    check_new_folder(output_dir)
+    parent = next(folder for folder in output_dir.parents if folder.is_dir())  # same disk, so the move is a rename
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output_dir.name}-") as scratch:
+        unfinished = Path(scratch, "unfinished")  # a folder of its own: tempfile's is closed to other users
+        unfinished.mkdir()
+        yield unfinished
+        check_new_folder(output_dir)
+        if output_dir.is_dir():
+            output_dir.resolve().rmdir()
+        output_dir.resolve().parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(output_dir.resolve())
