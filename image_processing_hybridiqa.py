@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +35,30 @@ def load_image(image: Any) -> Image.Image:
         ValueError: not an image; the message says what was got.
     """
     if isinstance(image, torch.Tensor):
-        return to_rgb(
-            _from_array(image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu().numpy())
-        )
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
     if isinstance(image, np.ndarray):
         return to_rgb(_from_array(image))
-    name = f"image {image}" if isinstance(image, str | Path) else f"{type(image).__name__} image"
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _open(lambda: io.BytesIO(image), f"{len(image)} bytes")
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        return _open(lambda: io.BytesIO(_download(image)), image)
+    if isinstance(image, str | Path):
+        return _open(lambda: image, str(image))
+    raise ValueError(f"an image must be {ACCEPTED}, got {type(image).__name__}")
+
+
+def _open(find_file: Callable[[], Any], name: str) -> Image.Image:
     try:
-        if isinstance(image, Image.Image):
-            return to_rgb(image)
-        if isinstance(image, bytes | bytearray | memoryview):
-            with Image.open(io.BytesIO(image)) as opened:
-                return to_rgb(opened)
-        if isinstance(image, str) and image.startswith(("http://", "https://")):
-            with Image.open(io.BytesIO(_download(image))) as opened:
-                return to_rgb(opened)
-        if isinstance(image, str | Path):
-            with Image.open(image) as opened:
-                return to_rgb(opened)
+        with Image.open(find_file()) as opened:
+            return to_rgb(opened)
     except Image.UnidentifiedImageError:
         raise ValueError(f"cannot read {name}: not an image that Pillow knows") from None
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
-    raise ValueError(f"an image must be {ACCEPTED}, got {type(image).__name__}")
+    except Exception as error:  # decoders raise whatever their format's parser does: OSError, struct.error, ...
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"cannot read {name}: {reason}") from error
 
 
 def _download(url: str) -> bytes:

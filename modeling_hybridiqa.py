@@ -202,6 +202,7 @@ class HybridIQAModel(PreTrainedModel):
         self.hyper_network = HyperNetwork(config, self.backbone.channels[-1])
         self.image_processor = HybridIQAImageProcessor(patch_size=config.patch_size, num_patches=config.num_patches)
         self.gradient_checkpointing = False
+        self.is_backbone_frozen = False
         self.post_init()
 
     @classmethod
@@ -228,6 +229,19 @@ class HybridIQAModel(PreTrainedModel):
         # The backbone initialises itself. Ours know their own start; the base class would draw normal(0, 0.02).
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.reset_parameters()
+
+    def freeze_backbone(self) -> None:
+        """Keep the backbone as it is, its batch norm statistics too; LDA modules and hyper network stay trainable."""
+        self.is_backbone_frozen = True
+        self.backbone.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> HybridIQAModel:
+        """As `nn.Module.train`, but a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.is_backbone_frozen:
+            self.backbone.eval()
+        return self
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> HybridIQAOutput:
         """Score every patch, and each image as the mean over its patches.

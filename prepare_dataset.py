@@ -1,0 +1,299 @@
+"""Turn scored pictures into a dataset to train on, or clean pictures into scored ones.
+
+    python prepare_dataset.py FOLDER_OR_ZIP_OR_HUB_DATASET --output_dir prepared
+    python prepare_dataset.py pictures --scores_csv scores.csv --score_column mos --output_dir prepared
+    python prepare_dataset.py --synthesize_artifacts clean_pictures --output_dir damaged
+
+A scored folder is numbered (`Artifact/1` ... `Perfect/5`, `8`, `9`, see `hybridiqa/dataset_formats.py`) or comes with a
+table of scores. The output is a `datasets.DatasetDict` (train, validation, test) that holds the pictures themselves,
+and `report.json` with all that was left out. Exit status: 0 done, 1 done but some pictures could not be read (or were
+missing), 2 wrong usage or input.
+"""
+
+import argparse
+import io
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from hybridiqa.artifacts import synthesize
+from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage, read_hybrid_folder, read_scored_folder
+from hybridiqa.files import check_new_folder, extract_zip, new_folder, walk_files
+from hybridiqa.rgb import to_rgb
+from hybridiqa.splits import split_by_group
+
+PROGRAM = "prepare_dataset.py"
+SPLIT_NAMES = ("train", "validation", "test")
+NUM_LISTED = 10  # names of unscored files on the screen; report.json has them all
+FEATURES = Features(
+    {
+        "image": ImageFeature(mode="RGB"),
+        "score": Value("float32"),
+        "bin": ClassLabel(names=list(BIN_NAMES)),
+        "group": Value("string"),
+        "path": Value("string"),
+    }
+)
+# Files that stay as they are: `datasets` turns them upright and reads these modes as `to_rgb` does, but it drops
+# transparency and clips 16-bit grey. Other formats become PNG, smaller than BMP and shown by every viewer.
+KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+KEPT_MODES = ("1", "L", "P", "RGB")
+
+
+def image_bytes(path: Path) -> bytes:
+    """The picture's file as it is where `datasets` decodes it to `to_rgb`'s pixels, else those pixels as PNG."""
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        if image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not image.has_transparency_data:
+            return data
+        buffer = io.BytesIO()
+        to_rgb(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _rows(records: list[ScoredImage], num_workers: int) -> Iterator[dict]:
+    chunk_size = 8 * num_workers  # `map` would otherwise read all pictures ahead of the writer
+    with ThreadPoolExecutor(num_workers) as pool:
+        for start in range(0, len(records), chunk_size):
+            chunk = records[start : start + chunk_size]
+            for record, data in zip(chunk, pool.map(image_bytes, [record.path for record in chunk]), strict=True):
+                yield {
+                    "image": {"bytes": data, "path": record.path.name},
+                    "score": record.score,
+                    "bin": record.bin,
+                    "group": record.group,
+                    "path": record.relative_path,
+                }
+
+
+def _build(splits: dict[str, list[ScoredImage]], cache_dir: str, num_workers: int) -> DatasetDict:
+    datasets = {}
+    for name, records in splits.items():
+        arguments = {"records": records, "num_workers": num_workers}
+        # A cache of this run alone: the shared one would hand out old pictures under the same names.
+        datasets[name] = Dataset.from_generator(
+            _rows, features=FEATURES, cache_dir=os.path.join(cache_dir, name), gen_kwargs=arguments
+        )
+    return DatasetDict(datasets)
+
+
+def _fetch_from_hub(dataset_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(dataset_id, repo_type="dataset"))
+    except Exception as error:  # no network, no such name, no access: each client version has its own classes for them
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"there is no folder or zip {dataset_id!r}, and the Hub dataset of that name was not fetched: {reason}"
+        ) from error
+
+
+def _unpack_beside(folder: Path, workspace: Path) -> None:
+    """Fill the workspace with links to the folder's files, each zip unpacked into a folder of its name."""
+    for path in walk_files(folder):
+        target = workspace / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".zip":
+            extract_zip(path, target.with_suffix(""))
+        else:
+            target.symlink_to(path.resolve())
+
+
+@contextmanager
+def _opened_source(source: str, scratch_dir: Path) -> Iterator[Path]:
+    """The folder that a source stands for; what has to be unpacked is unpacked in `scratch_dir`, and removed."""
+    if Path(source).is_dir():
+        yield Path(source)
+        return
+    is_zip = Path(source).is_file()
+    if is_zip and Path(source).suffix.lower() != ".zip":
+        raise ValueError(f"{source!r} is a file; a folder, a .zip or a Hub dataset's name is accepted")
+    if not is_zip and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise ValueError(f"there is no folder or zip {source!r}, nor is this a Hub dataset's name (user/name)")
+    with tempfile.TemporaryDirectory(dir=scratch_dir) as workspace:
+        if is_zip:
+            extract_zip(Path(source), Path(workspace))
+        else:
+            _unpack_beside(_fetch_from_hub(source), Path(workspace))
+        yield Path(workspace)
+
+
+def _read(source_dir: Path, args: argparse.Namespace) -> FolderContents:
+    if args.scores_csv is None:
+        contents = read_hybrid_folder(source_dir, args.group_pattern, args.num_workers)
+    else:
+        contents = read_scored_folder(
+            source_dir,
+            args.scores_csv,
+            file_column=args.file_column,
+            score_column=args.score_column,
+            group_column=args.group_column,
+            group_pattern=args.group_pattern,
+            num_workers=args.num_workers,
+        )
+    if not contents.records:
+        raise ValueError(
+            f"no picture in {args.source!r} has a score ({len(contents.unscored)} pictures without one, "
+            f"{len(contents.unreadable)} unreadable, {len(contents.not_images)} other files)"
+        )
+    return contents
+
+
+def _split(records: list[ScoredImage], args: argparse.Namespace) -> dict[str, list[ScoredImage]]:
+    """Records by split name; a split whose fraction is 0 is left out."""
+    fractions = [1 - args.validation_fraction - args.test_fraction, args.validation_fraction, args.test_fraction]
+    chosen = []
+    if args.test_groups is not None:
+        fractions = [1 - args.validation_fraction, args.validation_fraction]
+        chosen = [record for record in records if re.fullmatch(args.test_groups, record.group)]
+        if not chosen:
+            raise ValueError(f"no group matches --test_groups {args.test_groups!r} whole (one is {records[0].group!r})")
+        records = [record for record in records if not re.fullmatch(args.test_groups, record.group)]
+    indices = split_by_group([r.score for r in records], [r.group for r in records], fractions, args.seed)
+    splits = [[records[index] for index in split] for split in indices] + ([chosen] if chosen else [])
+    return {name: split for name, split in zip(SPLIT_NAMES, splits, strict=True) if split}
+
+
+def _report(splits: dict[str, list[ScoredImage]], contents: FolderContents, args: argparse.Namespace) -> dict:
+    summaries = {}
+    for name, records in splits.items():
+        bins = Counter(record.bin for record in records)
+        summaries[name] = {
+            "num_images": len(records),
+            "num_groups": len({record.group for record in records}),
+            "bins": {bin_name: bins[bin_name] for bin_name in BIN_NAMES if bins[bin_name]},
+        }
+    return {
+        "source": args.source,
+        "arguments": {name: value for name, value in vars(args).items() if value is not None},
+        "splits": summaries,
+        "unscored": contents.unscored,
+        "unreadable": [{"path": path, "reason": reason} for path, reason in contents.unreadable],
+        "missing": contents.missing,
+        "not_images": contents.not_images,
+    }
+
+
+def _print_report(report: dict) -> None:
+    for name, split in report["splits"].items():
+        print(f"{name}: {split['num_images']} images in {split['num_groups']} groups")
+        print("   ", "  ".join(f"{bin_name}: {count}" for bin_name, count in split["bins"].items()))
+    for title, names in (
+        ("without a score", report["unscored"]),
+        ("in the table, not in the folder", report["missing"]),
+    ):
+        print(f"{title}: {len(names)}")
+        for name in names[:NUM_LISTED]:
+            print(f"    {name}")
+    print(f"unreadable: {len(report['unreadable'])}")
+    for entry in report["unreadable"]:
+        print(f"    {entry['path']}: {entry['reason']}")
+    print(f"other files: {len(report['not_images'])}")
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """Write the dataset of a source and print what is in it; the exit status."""
+    with new_folder(args.output_dir) as unfinished:
+        scratch_dir = unfinished.parent  # vanishes with the unfinished folder
+        with _opened_source(args.source, scratch_dir) as source_dir:
+            contents = _read(source_dir, args)
+            splits = _split(contents.records, args)
+            datasets = _build(splits, str(scratch_dir / "cache"), args.num_workers)
+        datasets.save_to_disk(unfinished)
+        report = _report(splits, contents, args)
+        (unfinished / "report.json").write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
+    _print_report(report)
+    print(f"written to {args.output_dir}")
+    return 1 if contents.unreadable or contents.missing else 0
+
+
+def synthesize_folder(args: argparse.Namespace) -> int:
+    """Write damaged versions of clean pictures and print the command that comes next; the exit status."""
+    report = synthesize(
+        args.synthesize_artifacts,
+        args.output_dir,
+        seed=args.seed,
+        versions_per_image=args.versions_per_image,
+        max_size=args.max_size,
+        num_workers=args.num_workers,
+    )
+    print(f"{report.num_clean} clean and {report.num_damaged} damaged pictures written to {args.output_dir}")
+    print(f"damages without effect, left out: {len(report.without_effect)}")
+    print(f"unreadable: {len(report.unreadable)}")
+    for path, reason in report.unreadable:
+        print(f"    {path}: {reason}")
+    print(f"next: python {PROGRAM} {args.output_dir} --output_dir prepared --group_pattern '([^/]+)__'")
+    return 1 if report.unreadable else 0
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise ValueError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("source", nargs="?", help="a scored folder, a .zip of one, or a dataset on the Hub (Xerxemi/hybridIQA-V1)")
+    add("--output_dir", type=Path, required=True, help="must be new or empty")
+    add("--seed", type=int, default=0, help="of the split, or of the damages (default 0)")
+    add("--num_workers", type=int, default=min(8, os.cpu_count() or 1), help="changes the speed, never the result")
+    add("--validation_fraction", type=float, default=0.1, help="share of the pictures (default 0.1)")
+    add("--test_fraction", type=float, default=0.1, help="share of the pictures (default 0.1)")
+    add("--group_pattern", help="regular expression in the relative path; its group 1 (or all of it) names the group")
+    add("--test_groups", help="regular expression of whole group names: they become test, whatever --test_fraction")
+    add("--scores_csv", type=Path, help="a table of scores, for pictures that are not in numbered folders")
+    add("--file_column", default="file", help="with --scores_csv: paths relative to the source (default file)")
+    add("--score_column", default="score", help="with --scores_csv (default score)")
+    add("--group_column", help="with --scores_csv (default: group, if the table has it)")
+    add("--synthesize_artifacts", metavar="CLEAN_DIR", help="write damaged versions of these pictures instead")
+    add("--versions_per_image", type=int, help="with --synthesize_artifacts: of 55 (default all)")
+    add("--max_size", type=int, help="with --synthesize_artifacts: longer side in pixels (default: as it is)")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError for arguments that no source could satisfy, before the long work."""
+    if (args.source is None) == (args.synthesize_artifacts is None):
+        raise ValueError("give either a source or --synthesize_artifacts CLEAN_DIR")
+    shares = (args.validation_fraction, args.test_fraction)
+    if not (min(shares) >= 0 and sum(shares) < 1):
+        raise ValueError(f"got validation and test fractions {shares}; accepted: 0 or more, and less than 1 together")
+    if args.num_workers < 1:
+        raise ValueError(f"got --num_workers {args.num_workers}; accepted: 1 or more")
+    for option in ("group_pattern", "test_groups"):
+        try:
+            re.compile(getattr(args, option) or "")
+        except re.error as error:
+            raise ValueError(f"--{option} {getattr(args, option)!r} is no regular expression: {error}") from error
+    if args.synthesize_artifacts is not None and not Path(args.synthesize_artifacts).is_dir():
+        raise ValueError(f"{args.synthesize_artifacts!r} is not a folder")
+    check_new_folder(args.output_dir)
+
+
+def main(argv: list[str] | None = None) -> int:
+    logging.basicConfig(format="%(message)s")
+    try:
+        args = _parser().parse_args(argv)
+        _check(args)
+        return prepare(args) if args.synthesize_artifacts is None else synthesize_folder(args)
+    except (ValueError, OSError) as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The damages, and the scored folder made with them."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade, read_clean, synthesize
+from hybridiqa.dataset_formats import read_hybrid_folder
+
+
+def textured_picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
+    """Smooth colours with fine grain on top, neither grey nor flat."""
+    grain = np.random.default_rng(seed).standard_normal((height, width, 3))
+    layers = sum(gaussian_filter(grain, (sigma, sigma, 0)) * (40 * sigma) for sigma in (0.7, 3, 10))
+    return Image.fromarray(np.clip(128 + layers, 0, 255).astype(np.uint8))
+
+
+def difference(first: Image.Image, second: Image.Image) -> float:
+    return float(np.abs(np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).mean())
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def clean_dir(tmp_path):
+    folder = tmp_path / "clean"
+    (folder / "sub").mkdir(parents=True)
+    textured_picture(seed=1).save(folder / "a.png")
+    textured_picture(seed=2).save(folder / "a.jpg")
+    textured_picture(90, 120, seed=3).save(folder / "sub" / "b.png")
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_more_severity_is_more_damage(family):
+    clean = textured_picture()
+    for seed in range(5):
+        differences = [difference(clean, degrade(clean, family, severity, seed)) for severity in SEVERITIES]
+        assert differences[0] > 0
+        assert differences == sorted(differences), f"{family}, seed {seed}: {differences}"
+        assert differences[4] > 1.8 * differences[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_damage_keeps_size_and_mode_and_repeats_with_its_seed(family):
+    for size in ((120, 90), (7, 50), (1, 1)):
+        clean = textured_picture(*size)
+        damaged = degrade(clean, family, 4, seed=11)
+        assert (damaged.size, damaged.mode) == (size, "RGB")
+        assert damaged.tobytes() == degrade(clean, family, 4, seed=11).tobytes()
+
+
+def test_another_seed_gives_another_damage():
+    clean = textured_picture()
+    for family in ("noise", "elastic", "wrong_patches", "shuffled_blocks", "blur"):
+        assert degrade(clean, family, 3, seed=1).tobytes() != degrade(clean, family, 3, seed=2).tobytes()
+
+
+def test_the_damages_kept_for_testing_are_absent():
+    assert list(FAMILIES) == [
+        *("jpeg", "webp", "blur", "noise", "rescale", "banding", "oversharpen", "oversaturate"),
+        *("elastic", "wrong_patches", "shuffled_blocks"),
+    ]
+
+
+def test_noise_is_not_impulse_noise():
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    changes = np.abs(np.asarray(degrade(grey, "noise", 3, seed=0), dtype=int) - 128)
+    assert (changes > 0).mean() > 0.9, "nearly every pixel moves"
+    assert 10 < changes.std() < 30
+
+
+def test_unknown_families_and_severities_are_named_in_the_error():
+    clean = textured_picture()
+    with pytest.raises(ValueError, match=r"'sepia'.*jpeg, webp"):
+        degrade(clean, "sepia", 1, 0)
+    with pytest.raises(ValueError, match="got the severity 6"):
+        degrade(clean, "blur", 6, 0)
+    with pytest.raises(ValueError, match="mode 'L'"):
+        degrade(clean.convert("L"), "blur", 1, 0)
+
+
+def test_synthesis_writes_every_family_and_severity_at_its_score(tmp_path, clean_dir):
+    report = synthesize(clean_dir, tmp_path / "out")
+    assert (report.num_clean, report.num_damaged) == (3, 3 * 55)
+    for severity in SEVERITIES:
+        names = {path.name for path in (tmp_path / "out" / "Artifact" / str(6 - severity)).iterdir()}
+        assert names == {f"{g}__{f}_{severity}.png" for g in ("a", "a-2", "sub-b") for f in FAMILIES}
+    records = read_hybrid_folder(tmp_path / "out", group_pattern="([^/]+)__").records
+    assert {record.group for record in records} == {"a", "a-2", "sub-b"}
+    assert {record.score for record in records if "clean" in record.relative_path} == {7.0}
+    assert {record.score for record in records if "_5.png" in record.relative_path} == {1.0}
+
+
+def test_the_manifest_names_source_digest_and_clean_size(tmp_path, clean_dir):
+    synthesize(clean_dir, tmp_path / "out", versions_per_image=1, max_size=60)
+    with open(tmp_path / "out" / "manifest.csv", newline="") as file:
+        rows = {row["group"]: row for row in csv.DictReader(file)}
+    assert rows["sub-b"] == {
+        "group": "sub-b",
+        "source": "sub/b.png",
+        "sha256": hashlib.sha256((clean_dir / "sub" / "b.png").read_bytes()).hexdigest(),
+        "width": "45",
+        "height": "60",
+    }
+    assert {rows["a"]["source"], rows["a-2"]["source"]} == {"a.jpg", "a.png"}
+
+
+def test_drawn_versions_spread_over_the_severities(tmp_path, clean_dir):
+    synthesize(clean_dir, tmp_path / "out", versions_per_image=7)
+    for group in ("a", "a-2", "sub-b"):
+        counts = [len(list((tmp_path / "out" / "Artifact" / str(s)).glob(f"{group}__*"))) for s in SEVERITIES]
+        assert sum(counts) == 7 and set(counts) == {1, 2}
+
+
+def test_the_number_of_processes_does_not_change_a_byte(tmp_path, clean_dir):
+    synthesize(clean_dir, tmp_path / "one", versions_per_image=11, seed=3)
+    synthesize(clean_dir, tmp_path / "two", versions_per_image=11, seed=3, num_workers=2)
+    synthesize(clean_dir, tmp_path / "other", versions_per_image=11, seed=4)
+    assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "two")
+    assert folder_bytes(tmp_path / "one") != folder_bytes(tmp_path / "other")
+
+
+def test_a_palette_picture_is_halved_and_small_ones_are_not_enlarged(tmp_path):
+    textured_picture(100, 60).quantize(16).save(tmp_path / "palette.png")
+    textured_picture(100, 60).save(tmp_path / "plain.png")
+    assert read_clean(tmp_path / "palette.png", None).size == (50, 30)
+    assert read_clean(tmp_path / "palette.png", 25).size == (25, 15)
+    assert read_clean(tmp_path / "plain.png", 1000).size == (100, 60)
+
+
+def test_a_dithered_picture_becomes_smooth_when_it_is_halved(tmp_path):
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 128, dtype=np.uint8), (128, 1))).convert("RGB")
+    black_and_white = ramp.convert("1").convert("P")  # Pillow dithers
+    black_and_white.save(tmp_path / "d.png")
+    error_before = difference(black_and_white.convert("RGB"), ramp)
+    error_after = difference(read_clean(tmp_path / "d.png", None), ramp.resize((64, 64), Image.Resampling.BOX))
+    assert error_after < error_before / 2
+
+
+def test_broken_pictures_are_named_and_damages_without_effect_left_out(tmp_path, clean_dir):
+    (clean_dir / "broken.png").write_bytes((clean_dir / "a.png").read_bytes()[:200])
+    (clean_dir / "a.json").write_text("{}")
+    Image.fromarray(np.tile(np.arange(128, dtype=np.uint8), (64, 1))).save(clean_dir / "grey.png")
+    report = synthesize(clean_dir, tmp_path / "out")
+    assert [path for path, _ in report.unreadable] == ["broken.png"]
+    assert {("grey.png", f"oversaturate_{severity}") for severity in SEVERITIES} <= set(report.without_effect)
+    assert report.num_clean == 4
+    assert report.num_damaged == 4 * 55 - len(report.without_effect)
+
+
+def test_a_failed_synthesis_leaves_nothing_behind(tmp_path, clean_dir):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no clean picture"):
+        synthesize(tmp_path / "empty", tmp_path / "deep" / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "empty"]
+    with pytest.raises(ValueError, match="nothing is overwritten"):
+        synthesize(tmp_path / "empty", clean_dir)
+    with pytest.raises(ValueError, match="got 56 versions per image"):
+        synthesize(clean_dir, tmp_path / "out", versions_per_image=56)

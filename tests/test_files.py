@@ -1,0 +1,55 @@
+"""Zips and new folders."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hybridiqa import files
+from hybridiqa.files import extract_zip, new_folder
+
+
+def write_zip(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, data in entries:
+            archive.writestr(entry, data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "4/../../evil.png", "..\\evil.png", "C:\\evil.png"])
+def test_a_zip_that_leads_out_of_its_folder_is_refused_whole(tmp_path, name):
+    archive = write_zip(tmp_path / "a.zip", ("4/good.png", b"x"), (name, b"x"))
+    with pytest.raises(ValueError, match="leads out of the folder"):
+        extract_zip(archive, tmp_path / "target")
+    assert not list((tmp_path / "target").iterdir())
+
+
+def test_links_bombs_and_broken_zips_are_refused(tmp_path, monkeypatch):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with pytest.raises(ValueError, match="a link"):
+        extract_zip(write_zip(tmp_path / "link.zip", (link, b"/etc")), tmp_path / "target")
+    monkeypatch.setattr(files, "MAX_EXTRACTED_BYTES", 1000)
+    with pytest.raises(ValueError, match="1001 bytes, 1000 are accepted"):
+        extract_zip(write_zip(tmp_path / "bomb.zip", ("a", bytes(1001))), tmp_path / "target")
+    (tmp_path / "broken.zip").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match="not a whole zip"):
+        extract_zip(tmp_path / "broken.zip", tmp_path / "target")
+
+
+def test_a_zip_with_windows_separators_unpacks_into_folders(tmp_path):
+    extract_zip(write_zip(tmp_path / "a.zip", ("Perfect\\4\\a.txt", b"x")), tmp_path / "target")
+    assert (tmp_path / "target" / "Perfect" / "4" / "a.txt").read_bytes() == b"x"
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "deep" / "out") as unfinished:
+        (unfinished / "half").touch()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    with new_folder(tmp_path / "out") as unfinished:
+        (unfinished / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+    with pytest.raises(ValueError, match="nothing is overwritten"), new_folder(tmp_path / "out"):
+        pass
