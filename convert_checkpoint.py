@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, ResNetConfig
 
 from hybridiqa.backbones import read_state_dict, torchvision_depths, torchvision_key_table
 from hybridiqa.files import check_new_folder, new_folder
-from hybridiqa.loading import hub_class
+from hybridiqa.loading import hub_class, silence_libraries
 
 SUFFIXES = (".pth", ".pkl")
 NUM_TARGET_LAYERS = 5
@@ -107,6 +107,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    silence_libraries()
     try:
         check_new_folder(args.output_dir)
         state_dict = read_state_dict(find_checkpoint(args.checkpoint, args.filename))

@@ -254,14 +254,14 @@ class HybridIQAModel(PreTrainedModel):
         Raises:
             ValueError: shapes other than these.
         """
-        if pixel_values.ndim == 4:
-            pixel_values = pixel_values.unsqueeze(1)
-        expected = (3, self.config.patch_size, self.config.patch_size)
-        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != expected:
+        side = self.config.patch_size
+        if pixel_values.ndim not in (4, 5) or tuple(pixel_values.shape[-3:]) != (3, side, side):
             raise ValueError(
-                f"pixel_values must be (batch, patches, {str(expected)[1:]} or (batch, {str(expected)[1:]}, "
+                f"pixel_values must be (batch, patches, 3, {side}, {side}) or (batch, 3, {side}, {side}), "
                 f"got {tuple(pixel_values.shape)}"
             )
+        if pixel_values.ndim == 4:
+            pixel_values = pixel_values.unsqueeze(1)  # (batch, 1, 3, height, width)
         batch_size, num_patches = pixel_values.shape[:2]
         patch_scores = self._score_patches(pixel_values.flatten(0, 1)).view(batch_size, num_patches)
         logits = patch_scores.mean(dim=1)  # (batch,)

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hybridiqa.files import has_image_suffix, walk_files
-from hybridiqa.loading import ROOT, choose_device, load_model
+from hybridiqa.loading import ROOT, choose_device, load_model, silence_libraries
 from hybridiqa.rgb import load_image
 from hybridiqa.score_store import ScoreRow, check_output, open_scores
 
@@ -171,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
+    silence_libraries()
     try:
         return run(args)
     except ValueError as error:

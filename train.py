@@ -11,6 +11,7 @@ The defaults are the published recipe: ResNet-152 from ImageNet, 400 patches an 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,7 @@ from transformers import HfArgumentParser, PreTrainedModel
 from hybridiqa.backbones import DEFAULT_BACKBONE, load_backbone
 from hybridiqa.dataset_loading import dataset_on_device, load_prepared
 from hybridiqa.files import check_new_folder
-from hybridiqa.loading import hub_class, load_model
+from hybridiqa.loading import hub_class, load_model, silence_libraries
 from hybridiqa.metrics import compute_metrics
 from hybridiqa.patch_sampling import PatchOptions, RandomPatchDataset
 
@@ -252,9 +253,7 @@ def run(args: TrainingArguments) -> dict:
     """The whole run; returns what `metrics.json` holds."""
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
-        dataloader_config=DataLoaderConfiguration(
-            split_batches=True, use_seedable_sampler=True, data_seed=args.seed, even_batches=False
-        ),
+        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=args.seed),
     )
     set_seed(args.seed)
     model = build_model(args)
@@ -283,9 +282,9 @@ def run(args: TrainingArguments) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    import logging
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logger.logger.setLevel(logging.INFO)
+    silence_libraries()
     try:
         (args,) = HfArgumentParser(TrainingArguments, description=__doc__).parse_args_into_dataclasses(argv)
         run(args)

@@ -12,6 +12,11 @@ from transformers.utils import logging as transformers_logging
 ROOT = Path(__file__).resolve().parent.parent  # itself a Hub repository, with the embedded checkpoint
 
 
+def silence_libraries() -> None:
+    """No bars of transformers in what a door prints; each door has its own."""
+    transformers_logging.disable_progress_bar()
+
+
 def hub_class(name: str) -> type:
     """A class of this repository's Hub files, such as `modeling_hybridiqa.HybridIQAModel`."""
     return get_class_from_dynamic_module(name, str(ROOT))
@@ -54,7 +59,6 @@ def load_model(
         raise ValueError(
             f"{name} comes from the Hub with code of its own: read it, then allow it with --trust_remote_code"
         )
-    transformers_logging.disable_progress_bar()
     options = {} if dtype is None else {"dtype": dtype}
     try:
         model = AutoModel.from_pretrained(str(name), trust_remote_code=True, **options)
