@@ -86,7 +86,7 @@ def test_the_defaults_are_the_published_recipe(tmp_path):
     assert (args.beta1, args.beta2, args.batch_size, args.num_epochs) == (0.95, 0.98, 300, 9)
     assert (args.num_train_patches, args.num_eval_patches, args.lr_decay_epochs) == (400, 25, 6)
     optimizer = train.build_optimizer(model := make_tiny_model(), args)
-    assert [group["lr"] for group in optimizer.param_groups] == [4e-6, 4e-5]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([4e-6, 4e-5])
     assert all(group["weight_decay"] == 2.5e-3 and group["betas"] == (0.95, 0.98) for group in optimizer.param_groups)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     assert {id(p) for p in optimizer.param_groups[1]["params"]} == {id(p) for p in model.hyper_network.parameters()}
