@@ -32,7 +32,7 @@ from hybridiqa.dataset_loading import dataset_on_device, load_prepared
 from hybridiqa.files import check_new_folder
 from hybridiqa.loading import hub_class, load_model, silence_libraries
 from hybridiqa.metrics import compute_metrics
-from hybridiqa.patch_sampling import PatchOptions, RandomPatchDataset
+from hybridiqa.patch_sampling import PatchOptions, RandomPatchDataset, balanced_indices
 
 logger = get_logger(__name__)
 
@@ -76,6 +76,7 @@ class TrainingArguments:
     )
     flip_probability: float = field(default=0.5, metadata={"help": "of a horizontal flip"})
     grayscale_probability: float = field(default=0.15, metadata={"help": "of a patch without colour"})
+    balance_scores: bool = field(default=False, metadata={"help": "repeat the images of rarer scores in an epoch"})
     mixed_precision: str | None = field(
         default=None, metadata={"help": "no, fp16 or bf16 (default: as accelerate is configured)"}
     )
@@ -220,8 +221,13 @@ def train_epoch(model, loader, optimizer, normalize, accelerator: Accelerator, e
 
 def fit(model: PreTrainedModel, train: Split, validation: Split, args: TrainingArguments, accelerator: Accelerator):
     """Train, and save the epoch that is best on validation. Returns one row of numbers an epoch."""
+    indices = balanced_indices(train.scores) if args.balance_scores else range(len(train.scores))
     patches = RandomPatchDataset(
-        train.images, train.scores, args.num_train_patches, args.patch_options(model.config.patch_size), args.seed
+        [train.images[index] for index in indices],
+        [train.scores[index] for index in indices],
+        args.num_train_patches,
+        args.patch_options(model.config.patch_size),
+        args.seed,
     )
     loader = DataLoader(patches, batch_size=args.batch_size, shuffle=True, collate_fn=lambda batch: batch)
     optimizer = build_optimizer(model, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,17 @@ from torchvision.transforms.v2 import functional as transforms
 
 CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it falls back to the middle of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height
+
+
+def balanced_indices(scores: Sequence[float]) -> list[int]:
+    """Image indices in which rarer scores (to the nearest whole number) come as often as the most frequent one.
+
+    Every image is there at least once; whole repeats bring its score as near as they can.
+    """
+    nearest = [round(score) for score in scores]
+    counts = Counter(nearest)
+    most = max(counts.values())
+    return [index for index, score in enumerate(nearest) for _ in range(round(most / counts[score]))]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ from conftest import make_picture
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
-from hybridiqa.patch_sampling import PatchOptions, RandomPatchDataset, cut_patch, draw_resized_box
+from hybridiqa.patch_sampling import (
+    PatchOptions,
+    RandomPatchDataset,
+    balanced_indices,
+    cut_patch,
+    draw_resized_box,
+)
 
 
 def make_images(count: int = 3) -> list[torch.Tensor]:
@@ -86,3 +92,9 @@ def test_flips_and_grays_come_as_often_as_asked():
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValueError, match=r"--(train_)?crop"):
         PatchOptions(32, **options)
+
+
+def test_balancing_repeats_the_images_of_rare_scores():
+    assert balanced_indices([1, 1, 1, 1, 7, 3, 3.2]) == [0, 1, 2, 3, 4, 4, 4, 4, 5, 5, 6, 6]
+    assert balanced_indices([2, 5, 9]) == [0, 1, 2]
+    assert balanced_indices([1, 1, 1, 2, 2]) == [0, 1, 2, 3, 3, 4, 4]
