@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging as transformers_logging
@@ -62,7 +63,7 @@ def load_model(
     options = {} if dtype is None else {"dtype": dtype}
     try:
         model = AutoModel.from_pretrained(str(name), trust_remote_code=True, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load {name}: {_first_line(error)}") from error
     if model.config.model_type != "hybridiqa":
         raise ValueError(f"{name} holds a model of type {model.config.model_type!r}, accepted is 'hybridiqa'")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -120,12 +121,15 @@ def test_num_patches_and_dtype_reach_the_model(library, tiny_checkpoint, capsys)
         (["LIBRARY", "--model", "nothing"], "must be a folder or a Hub id"),
         (["LIBRARY", "--model", "user/name"], "--trust_remote_code"),
         (["LIBRARY", "--model", "EMPTY"], "cannot load"),
+        (["LIBRARY", "--model", "CUT"], "cannot load"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(library, tmp_path, tiny_checkpoint, capsys, arguments, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken.csv").write_text("mine")
-    places = {"LIBRARY": library, "EMPTY": tmp_path / "empty", "TAKEN": tmp_path / "taken.csv"}
+    shutil.copytree(tiny_checkpoint, tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut off")
+    places = {"LIBRARY": library, "EMPTY": tmp_path / "empty", "TAKEN": tmp_path / "taken.csv", "CUT": tmp_path / "cut"}
     arguments = [str(places.get(argument, argument)) for argument in arguments]
     assert score.main(["--model", tiny_checkpoint, *arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()

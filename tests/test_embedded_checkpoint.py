@@ -1,0 +1,68 @@
+"""The checkpoint at the repository's root: what a newcomer's first command runs."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoImageProcessor, AutoModel
+
+import score
+from hybridiqa.loading import ROOT
+
+EXAMPLES = ROOT / "examples"
+DAMAGED = sorted(path for path in EXAMPLES.glob("*.png") if not path.stem.endswith("_clean"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModel.from_pretrained(ROOT, trust_remote_code=True)
+
+
+def test_it_is_small_stored_in_float16_and_loads_in_float32(model):
+    path = ROOT / "model.safetensors"
+    assert path.stat().st_size <= 40e6
+    with safe_open(path, "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16", "I64"}  # noqa: SIM118
+    config = json.loads((ROOT / "config.json").read_text())
+    assert (config.get("dtype") or config.get("torch_dtype")) == "float32"
+    assert model.dtype == torch.float32
+    assert model.score(EXAMPLES / "lake_clean.png").dtype == torch.float32
+
+
+def test_its_processor_gives_25_patches_of_224_pixels():
+    processor = AutoImageProcessor.from_pretrained(ROOT, trust_remote_code=True)
+    assert processor(EXAMPLES / "lake_clean.png")["pixel_values"].shape == (1, 25, 3, 224, 224)
+
+
+def test_there_are_four_pairs_of_examples():
+    assert len(DAMAGED) == 4
+
+
+@pytest.mark.parametrize("damaged", DAMAGED, ids=lambda path: path.stem)
+def test_every_clean_example_ranks_over_its_damaged_twin(model, damaged):
+    clean = damaged.with_name(f"{damaged.stem.split('_')[0]}_clean.png")
+    clean_score, damaged_score = model.score([clean, damaged]).tolist()
+    low, high = model.config.score_range
+    assert low - 1 < damaged_score < clean_score < high + 1
+
+
+def test_the_main_command_scores_the_examples(capsys):
+    assert score.main([str(EXAMPLES)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * len(DAMAGED)
+
+
+def test_the_readmes_table_shows_what_the_checkpoint_gives(model):
+    readme = Path(ROOT, "README.md").read_text(encoding="utf-8")
+    lines = readme.splitlines()
+    shown = {}
+    for above, below in itertools.pairwise(lines):
+        names = [cell.split("(examples/")[1].split(".png")[0] for cell in above.split("|") if "(examples/" in cell]
+        if names:
+            shown |= dict(zip(names, [cell.strip(" *") for cell in below.strip("|").split("|")], strict=True))
+    assert len(shown) == 8
+    scores = model.score([EXAMPLES / f"{name}.png" for name in shown]).tolist()
+    for (name, cell), value in zip(shown.items(), scores, strict=True):
+        assert float(cell) == pytest.approx(value, abs=0.006), name
