@@ -128,4 +128,5 @@ def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedC
             f"got {backbone_config.model_type!r} with {max(num_stages, 0)}"
         )
     backbone_config.out_indices = list(range(1, NUM_STAGES + 1))
+    backbone_config._name_or_path = ""  # where it once lay on somebody's disk is not part of the architecture
     return backbone_config

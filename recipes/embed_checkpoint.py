@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.loading import ROOT, load_model
+from hybridiqa.loading import ROOT, load_model, silence_libraries
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trained_dir", type=Path, help="a folder that train.py wrote")
     args = parser.parse_args(argv)
+    silence_libraries()
     try:
         num_bytes = embed(args.trained_dir, ROOT)
     except ValueError as error:
