@@ -124,7 +124,7 @@ def resized_dimensions(width: int, height: int, size: Sequence[int] | None, patc
         width, height = max(patch_size, round(width * scale)), max(patch_size, round(height * scale))
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"an image may have {MAX_PIXELS // 10**6} megapixels when its patches are cut, got {width} x {height}"
+            f"at most {MAX_PIXELS // 10**6} megapixels are accepted when patches are cut, got {width} x {height}"
         )
     return width, height
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -14,8 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent  # itself a Hub repository, with t
 
 
 def silence_libraries() -> None:
-    """No bars of transformers in what a door prints; each door has its own."""
+    """No bars of transformers and no retries of the Hub's client in what a door prints."""
     transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
 
 
 def hub_class(name: str) -> type:
