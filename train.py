@@ -25,7 +25,7 @@ from datasets import DatasetDict
 from lion_pytorch import Lion
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import HfArgumentParser, PreTrainedModel
+from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel
 
 from hybridiqa.backbones import DEFAULT_BACKBONE, load_backbone
 from hybridiqa.dataset_loading import dataset_on_device, load_prepared
@@ -91,6 +91,8 @@ class TrainingArguments:
         for name in ("num_epochs", "batch_size", "num_train_patches", "num_eval_patches", "lr_decay_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.score_range and not (len(self.score_range) == 2 and self.score_range[0] < self.score_range[1]):
+            raise ValueError(f"--score_range must be MIN MAX with MIN < MAX, got {self.score_range}")
         if not self.learning_rate > 0:
             raise ValueError(f"--learning_rate must be above 0, got {self.learning_rate}")
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
@@ -121,9 +123,19 @@ def build_model(args: TrainingArguments) -> PreTrainedModel:
     return model
 
 
+def _read_config(config_class: type, path: str) -> PretrainedConfig:
+    try:
+        fields, _ = config_class.get_config_dict(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--config must be a config.json or its folder, got {path}") from error
+    if fields.get("model_type") != config_class.model_type:
+        raise ValueError(f"--config {path} describes a model of type {fields.get('model_type')!r}, not 'hybridiqa'")
+    return config_class.from_dict(fields)
+
+
 def _build_from_backbone(args: TrainingArguments) -> PreTrainedModel:
     model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
-    config = model_class.config_class.from_pretrained(args.config) if args.config else None
+    config = _read_config(model_class.config_class, args.config) if args.config else None
     if args.from_scratch:
         return model_class(config or model_class.config_class())
     try:
@@ -151,22 +163,26 @@ def build_optimizer(model: PreTrainedModel, args: TrainingArguments) -> Lion:
     return Lion(groups, betas=(args.beta1, args.beta2), weight_decay=args.weight_decay)
 
 
-def load_splits(args: TrainingArguments, score_range: list[float]) -> DatasetDict:
-    """The prepared dataset, checked against what the labels may be.
+def load_splits(path: str) -> DatasetDict:
+    """The prepared dataset.
 
     Raises:
-        ValueError: no such dataset, a missing split, or scores outside the range.
+        ValueError: no such dataset, or one without a train or a validation split.
     """
-    splits = load_prepared(args.dataset)
+    splits = load_prepared(path)
     if missing := {"train", "validation"} - set(splits):
-        raise ValueError(f"{args.dataset} lacks the split {' and '.join(sorted(missing))}, it has {', '.join(splits)}")
+        raise ValueError(f"{path} lacks the split {' and '.join(sorted(missing))}, it has {', '.join(splits)}")
+    return splits
+
+
+def check_scores(splits: DatasetDict, score_range: list[float]) -> None:
+    """Raise ValueError where a label lies outside the range that the model's scores speak in."""
     for name, split in splits.items():
         low, high = min(split["score"]), max(split["score"])
         if low < score_range[0] or high > score_range[1]:
             raise ValueError(
                 f"the {name} split has scores {low:g} to {high:g}, outside {score_range}: give --score_range MIN MAX"
             )
-    return splits
 
 
 class Split:
@@ -185,7 +201,7 @@ def evaluate_split(
     indices = range(accelerator.process_index, len(split.images), accelerator.num_processes)
     scores = torch.full((len(split.images),), 0.0, device=accelerator.device)
     for index in tqdm(indices, desc="evaluate", leave=False, disable=_is_quiet(accelerator)):
-        scores[index] = model.score(split.images[index], num_patches=num_patches, sampling="grid")[0]
+        scores[index] = model.score(split.images[index], num_patches=num_patches)[0]
     scores = accelerator.reduce(scores, "sum")  # every image has one process that scored it, the others add 0
     return compute_metrics(scores.tolist(), split.scores)
 
@@ -213,7 +229,7 @@ def train_epoch(model, loader, optimizer, normalize, accelerator: Accelerator, e
         total, count = total + float(losses.sum()), count + len(losses)
         if not math.isfinite(total):
             raise RuntimeError(
-                f"the loss is {float(loss)} in epoch {epoch + 1}, step {step + 1}: lower --learning_rate"
+                f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}: lower --learning_rate"
             )
         bar.set_postfix(loss=f"{total / count:.3f}", refresh=False)
     return total / count
@@ -262,8 +278,9 @@ def run(args: TrainingArguments) -> dict:
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=args.seed),
     )
     set_seed(args.seed)
+    splits = load_splits(args.dataset)
     model = build_model(args)
-    splits = load_splits(args, model.config.score_range)
+    check_scores(splits, model.config.score_range)
     data = {name: Split(split, accelerator.device) for name, split in splits.items()}
     sizes = {name: len(split.images) for name, split in data.items()}
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

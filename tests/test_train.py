@@ -151,6 +151,8 @@ def test_a_backbone_folder_is_the_start_and_brings_its_architecture(tmp_path):
         (["--init_from", "no/such/folder"], "the model must be a folder or a Hub id"),
         (["--init_from", "user/name"], "--trust_remote_code"),
         (["--pretrained_backbone", "nothing"], "must be a folder, a file or a Hub id"),
+        (["--config", "nothing"], "--config must be a config.json or its folder, got nothing"),
+        (["--score_range", "5"], "--score_range must be MIN MAX"),
         (["--batch_size", "0"], "--batch_size must be at least 1"),
         (["--learning_rate", "-1"], "--learning_rate must be above 0"),
         (["--from_scratch", "--train_crop", "whole"], "--train_crop must be resized or native"),
@@ -164,6 +166,17 @@ def test_wrong_usage_is_one_clear_line_and_leaves_nothing(prepared, tiny_config,
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_an_architecture_can_be_a_file_and_must_be_ours(prepared, tiny_config, tmp_path, capsys):
+    args = train.TrainingArguments(
+        "data", str(tmp_path / "out"), config=str(tiny_config / "config.json"), from_scratch=True
+    )
+    assert train.build_model(args).config.patch_size == TINY_SIZES["patch_size"]
+    BACKBONES["resnet"].save_pretrained(tmp_path / "resnet")
+    options = ["--config", str(tmp_path / "resnet"), "--from_scratch"]
+    assert train.main(arguments(prepared, tmp_path / "out", *options)) == 2
+    assert "describes a model of type 'resnet'" in capsys.readouterr().err
 
 
 def test_a_used_output_folder_and_a_folder_without_a_dataset_are_refused(prepared, tiny_config, tmp_path, capsys):
