@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, ResNetConfig
 
 from hybridiqa.backbones import read_state_dict, torchvision_depths, torchvision_key_table
 from hybridiqa.files import check_new_folder, new_folder
-from hybridiqa.loading import hub_class, silence_libraries
+from hybridiqa.loading import first_line, hub_class, silence_libraries
 
 SUFFIXES = (".pth", ".pkl")
 NUM_TARGET_LAYERS = 5
@@ -49,7 +49,7 @@ def build_model(
     Raises:
         ValueError: keys or shapes that are not those of such a checkpoint; the first of them is named.
     """
-    depths = torchvision_depths([key.removeprefix("res.") for key in state_dict])
+    depths = [max(1, depth) for depth in torchvision_depths([key.removeprefix("res.") for key in state_dict])]
     table = key_table(depths)
     missing = [key for key in table if key not in state_dict and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state_dict if key not in table]
@@ -89,8 +89,7 @@ def find_checkpoint(checkpoint: str, filename: str | None) -> Path:
             filename = found[0]
         return Path(hf_hub_download(checkpoint, filename))
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot fetch {checkpoint} from the Hub: {reason}") from error
+        raise ValueError(f"cannot fetch {checkpoint} from the Hub: {first_line(error)}") from error
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -114,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         model = build_model(state_dict, args.score_range, args.size)
         with new_folder(args.output_dir) as unfinished:
             model.save_pretrained(unfinished)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)
         return 2
     depths = model.config.backbone_config.depths

@@ -16,6 +16,8 @@ from transformers import (
     ResNetConfig,
 )
 
+from hybridiqa.loading import first_line
+
 DEFAULT_BACKBONE = "microsoft/resnet-152"  # ImageNet
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 TORCHVISION_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
@@ -52,8 +54,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a broken file can raise nearly anything here
         raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
@@ -82,8 +84,7 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
         backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         backbone, loading_info = backbone_class.from_pretrained(name, config=config, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"cannot load the backbone {name}: {reason}") from error
+        raise ValueError(f"cannot load the backbone {name}: {first_line(error)}") from error
     missing = loading_info["missing_keys"]  # a few are normal: a classifier's ConvNeXt has no norms for its stages
     if len(missing) > len(backbone.state_dict()) / 2:
         raise ValueError(f"{name} holds no {config.model_type} backbone: first missing key {min(missing)}")

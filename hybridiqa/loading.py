@@ -20,6 +20,11 @@ def silence_libraries() -> None:
     hub_logging.set_verbosity_error()
 
 
+def first_line(error: Exception) -> str:
+    """What went wrong, without the paragraphs that libraries add."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def hub_class(name: str) -> type:
     """A class of this repository's Hub files, such as `modeling_hybridiqa.HybridIQAModel`."""
     return get_class_from_dynamic_module(name, str(ROOT))
@@ -66,11 +71,7 @@ def load_model(
     try:
         model = AutoModel.from_pretrained(str(name), trust_remote_code=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"cannot load {name}: {_first_line(error)}") from error
+        raise ValueError(f"cannot load {name}: {first_line(error)}") from error
     if model.config.model_type != "hybridiqa":
         raise ValueError(f"{name} holds a model of type {model.config.model_type!r}, accepted is 'hybridiqa'")
     return model.to(device or "cpu").eval()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
