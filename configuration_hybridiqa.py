@@ -22,7 +22,7 @@ class HybridIQAConfig(PretrainedConfig):
         backbone_config: configuration, or its dictionary with `model_type`, of any backbone that `AutoBackbone` builds
             with four stages of stride 4, 8, 16 and 32. Default: ResNet-152, depths [3, 8, 36, 3].
         patch_size: side of the square patches, in pixels; a multiple of 32.
-        num_patches: patches an image when scoring.
+        num_patches: patches an image when scoring, for a new model; a checkpoint's image processor has its own.
         lda_channels: channels to which stages 1-3 are reduced in the local distortion aware (LDA) modules.
         lda_width: length of the vector that each of stages 1-3 gives to the target network.
         hyper_channels: channels of the map from which the target network's weights are generated.
@@ -54,12 +54,12 @@ class HybridIQAConfig(PretrainedConfig):
         self.backbone_config = _four_stages(backbone_config)
         self.patch_size = patch_size
         self.num_patches = num_patches
-        self.lda_channels = list(lda_channels)
+        self.lda_channels = _as_list("lda_channels", lda_channels)
         self.lda_width = lda_width
         self.hyper_channels = hyper_channels
         self.target_input_size = target_input_size
-        self.target_widths = list(target_widths)
-        self.score_range = list(score_range)
+        self.target_widths = _as_list("target_widths", target_widths)
+        self.score_range = _as_list("score_range", score_range)
         self._check_sizes()
         super().__init__(**kwargs)
 
@@ -94,7 +94,8 @@ class HybridIQAConfig(PretrainedConfig):
         if not self.target_widths:
             raise ValueError("target_widths must name at least one layer, got []")
         self._check_generated_weights()
-        if len(self.score_range) != 2 or not self.score_range[0] < self.score_range[1]:
+        are_numbers = all(isinstance(bound, int | float) for bound in self.score_range)
+        if len(self.score_range) != 2 or not are_numbers or not self.score_range[0] < self.score_range[1]:
             raise ValueError(f"score_range must be (lowest, highest) with lowest < highest, got {self.score_range}")
 
     def _check_generated_weights(self) -> None:
@@ -106,6 +107,12 @@ class HybridIQAConfig(PretrainedConfig):
                     f"cells of the last feature map, (patch_size / {BACKBONE_STRIDE})^2 = {cells}; "
                     f"got {inputs} x {outputs}"
                 )
+
+
+def _as_list(name: str, values: Sequence) -> list:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{name} must be a list, got {values!r}")
+    return list(values)
 
 
 def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedConfig:

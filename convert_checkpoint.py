@@ -41,10 +41,8 @@ def key_table(depths: list[int]) -> dict[str, str]:
     return table | {f"{old}.{name}": f"{new}.{name}" for old, new in modules.items() for name in ("weight", "bias")}
 
 
-def build_model(
-    state_dict: dict[str, torch.Tensor], score_range: list[float], size: list[int] | None
-) -> PreTrainedModel:
-    """The model that holds these weights, with its image processor.
+def build_model(state_dict: dict[str, torch.Tensor], score_range: list[float]) -> PreTrainedModel:
+    """The model that holds these weights.
 
     Raises:
         ValueError: keys or shapes that are not those of such a checkpoint; the first of them is named.
@@ -67,7 +65,6 @@ def build_model(
         if tensor.shape != expected[table[key]].shape:
             raise ValueError(f"{key} must be {tuple(expected[table[key]].shape)}, got {tuple(tensor.shape)}")
     model.load_state_dict(expected | {table[key]: tensor for key, tensor in state_dict.items()})
-    model.image_processor = type(model.image_processor)(size=size)
     return model
 
 
@@ -109,8 +106,12 @@ def main(argv: list[str] | None = None) -> int:
     silence_libraries()
     try:
         check_new_folder(args.output_dir)
+        processor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")(size=args.size)
+        if not args.score_range[0] < args.score_range[1]:
+            raise ValueError(f"--score_range must be MIN MAX with MIN < MAX, got {args.score_range}")
         state_dict = read_state_dict(find_checkpoint(args.checkpoint, args.filename))
-        model = build_model(state_dict, args.score_range, args.size)
+        model = build_model(state_dict, args.score_range)
+        model.image_processor = processor
         with new_folder(args.output_dir) as unfinished:
             model.save_pretrained(unfinished)
     except (ValueError, OSError) as error:

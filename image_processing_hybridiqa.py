@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import numbers
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image, ImageOps
 from transformers import BaseImageProcessor, BatchFeature
 
 MAX_PIXELS = 64_000_000
+MAX_PATCHES = 10_000
 SAMPLINGS = ("grid", "random")
 ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, a NumPy array or a torch tensor"
 DOWNLOAD_TIMEOUT = 30  # seconds
@@ -86,7 +88,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
-    if array.dtype == np.uint16:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # of either byte order
         return np.rint(array / 257).astype(np.uint8)
     low, high = float(array.min()), float(array.max())
     if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:  # also refuses NaN
@@ -162,7 +164,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         num_patches: patches an image.
         sampling: "grid", evenly spaced over the whole image, or "random", the crops that `seed` draws.
         seed: of the random crops; every image starts from it afresh.
-        size: (height, width) in pixels to which each image is squeezed first; none leaves it as it is.
+        size: (height, width) in pixels, or a dictionary of both, to which each image is squeezed first; none leaves it.
         image_mean, image_std: RGB, of values 0-1; ImageNet's.
 
     Raises:
@@ -184,12 +186,19 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _check_options(sampling, num_patches, size)
-        self.patch_size = patch_size
-        self.num_patches = num_patches
+        if isinstance(size, dict) and set(size) == {"height", "width"}:
+            size = (size["height"], size["width"])
+        _check_options(sampling, num_patches, seed)
+        _check_whole("patch_size", patch_size, 1)
+        if size is not None and not (isinstance(size, list | tuple) and len(size) == 2):
+            raise ValueError(f"size must be (height, width) in pixels or none, got {size!r}")
+        for side in size or ():
+            _check_whole("size", side, 1)
+        self.patch_size = int(patch_size)
+        self.num_patches = int(num_patches)
         self.sampling = sampling
-        self.seed = seed
-        self.size = None if size is None else list(size)
+        self.seed = int(seed)
+        self.size = None if size is None else [int(side) for side in size]
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
 
@@ -228,7 +237,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         sampling = self.sampling if sampling is None else sampling
         seed = self.seed if seed is None else seed
         num_patches = self.num_patches if num_patches is None else num_patches
-        _check_options(sampling, num_patches, self.size)
+        _check_options(sampling, num_patches, seed)
         pixels = self._prepare(load_image(image))  # (height, width, 3)
         height, width = pixels.shape[:2]
         if sampling == "grid":
@@ -253,10 +262,15 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         return patches.float().div_(255).sub_(mean).div_(std)
 
 
-def _check_options(sampling: str, num_patches: int, size: Sequence[int] | None) -> None:
+def _check_options(sampling: str, num_patches: int, seed: int) -> None:
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
-    if not isinstance(num_patches, int) or num_patches < 1:
-        raise ValueError(f"num_patches must be a whole number of at least 1, got {num_patches!r}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"size must be (height, width) in pixels or none, got {size!r}")
+    _check_whole("num_patches", num_patches, 1, MAX_PATCHES)
+    _check_whole("seed", seed, 0, 2**63 - 1)
+
+
+def _check_whole(name: str, value: int, lowest: int, highest: int | None = None) -> None:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or value < lowest or (highest is not None and value > highest):
+        limits = f"at least {lowest}" if highest is None else f"{lowest} to {highest}"
+        raise ValueError(f"{name} must be a whole number, {limits}, got {value!r}")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -220,9 +219,9 @@ class HybridIQAModel(PreTrainedModel):
         return loaded
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
-        """As `PreTrainedModel.save_pretrained`, and the image processor with it where the folder has none yet."""
+        """As `PreTrainedModel.save_pretrained`, and `image_processor` with it: what is loaded scores the same."""
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        if is_main_process and not Path(save_directory, PROCESSOR_FILE).exists():
+        if is_main_process:
             self.image_processor.save_pretrained(save_directory)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -255,7 +254,8 @@ class HybridIQAModel(PreTrainedModel):
             ValueError: shapes other than these.
         """
         side = self.config.patch_size
-        if pixel_values.ndim not in (4, 5) or tuple(pixel_values.shape[-3:]) != (3, side, side):
+        is_right = pixel_values.ndim in (4, 5) and tuple(pixel_values.shape[-3:]) == (3, side, side)
+        if not is_right or 0 in pixel_values.shape:
             raise ValueError(
                 f"pixel_values must be (batch, patches, 3, {side}, {side}) or (batch, 3, {side}, {side}), "
                 f"got {tuple(pixel_values.shape)}"

@@ -30,7 +30,7 @@ from PIL import Image
 
 from hybridiqa.artifacts import synthesize
 from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage, read_hybrid_folder, read_scored_folder
-from hybridiqa.files import check_new_folder, extract_zip, new_folder, walk_files
+from hybridiqa.files import as_text, check_new_folder, extract_zip, new_folder, walk_files
 from hybridiqa.rgb import to_rgb
 from hybridiqa.splits import split_by_group
 
@@ -70,7 +70,7 @@ def _rows(records: list[ScoredImage], num_workers: int) -> Iterator[dict]:
             chunk = records[start : start + chunk_size]
             for record, data in zip(chunk, pool.map(image_bytes, [record.path for record in chunk]), strict=True):
                 yield {
-                    "image": {"bytes": data, "path": record.path.name},
+                    "image": {"bytes": data, "path": as_text(record.path.name)},
                     "score": record.score,
                     "bin": record.bin,
                     "group": record.group,
@@ -272,6 +272,15 @@ def _check(args: argparse.Namespace) -> None:
     shares = (args.validation_fraction, args.test_fraction)
     if not (min(shares) >= 0 and sum(shares) < 1):
         raise ValueError(f"got validation and test fractions {shares}; accepted: 0 or more, and less than 1 together")
+    without_effect = {
+        "--versions_per_image": args.source and args.versions_per_image,
+        "--max_size": args.source and args.max_size,
+        "--group_column": not args.scores_csv and args.group_column,
+        "--scores_csv": args.synthesize_artifacts and args.scores_csv,
+    }
+    for option, given in without_effect.items():
+        if given:
+            raise ValueError(f"{option} has no effect here; see --help for what it goes with")
     if args.num_workers < 1:
         raise ValueError(f"got --num_workers {args.num_workers}; accepted: 1 or more")
     for option in ("group_pattern", "test_groups"):

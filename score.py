@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hybridiqa.files import has_image_suffix, walk_files
+from hybridiqa.files import as_text, has_image_suffix, walk_files, what_is_no_file
 from hybridiqa.loading import ROOT, choose_device, load_model, silence_libraries
 from hybridiqa.rgb import load_image
 from hybridiqa.score_store import ScoreRow, check_output, open_scores
@@ -47,23 +47,26 @@ def find_images(inputs: list[str]) -> list[Path]:
     Raises:
         ValueError: a path that is not there, or a folder without images.
     """
-    paths: dict[Path, None] = {}
+    paths: dict[str, Path] = {}  # by absolute path
     for name in inputs:
-        if Path(name).is_dir():
-            found = [path for path in walk_files(Path(name)) if has_image_suffix(path)]
+        if name and Path(name).is_dir():
+            found = [path for path in walk_files(Path(name)) if has_image_suffix(path) or path.is_dir()]
             if not found:
                 raise ValueError(f"no images in the folder {name}")
-            paths.update(dict.fromkeys(found))
         elif os.path.lexists(name):
-            paths[Path(name)] = None
+            found = [Path(name)]
         else:
-            raise ValueError(f"there is no file or folder {name}")
-    return list(paths)
+            raise ValueError(f"there is no file or folder {name!r}")
+        for path in found:
+            paths.setdefault(os.path.abspath(path), path)
+    return list(paths.values())
 
 
 def decode_image(path: Path, processor, num_patches: int | None) -> DecodedImage:
     """Read one image; what cannot be read becomes a row with the reason."""
-    row = ScoreRow(str(path))
+    row = ScoreRow(as_text(path))
+    if reason := what_is_no_file(path):
+        return DecodedImage(replace(row, error=reason))
     try:
         image = load_image(path)
         row = replace(row, width=image.width, height=image.height)
@@ -116,16 +119,20 @@ def score_images(
         yield score_batch(model, batch)
 
 
+def _on_one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def print_table(rows: list[ScoreRow]) -> None:
     """Best first, then what could not be scored."""
     scored = sorted((row for row in rows if row.error is None), key=lambda row: -row.score)
     if scored:
         print(f"{'score':>7}  {'std':>6}  path")
     for row in scored:
-        print(f"{row.score:7.3f}  {row.score_std:6.3f}  {row.path}")
+        print(f"{row.score:7.3f}  {row.score_std:6.3f}  {_on_one_line(row.path)}")
     for row in rows:
         if row.error is not None:
-            print(f"{'-':>7}  {'-':>6}  {row.path}: {row.error}")
+            print(f"{'-':>7}  {'-':>6}  {_on_one_line(f'{row.path}: {row.error}')}")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -172,11 +179,18 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter of a name is no reason to stop
     try:
         return run(args)
-    except ValueError as error:
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
         print(f"score.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("score.py: stopped; the rows that are in --output stay there", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

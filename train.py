@@ -97,6 +97,11 @@ class TrainingArguments:
             raise ValueError(f"--learning_rate must be above 0, got {self.learning_rate}")
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(f"--mixed_precision must be no, fp16 or bf16, got {self.mixed_precision}")
+        limits = {"beta1": 1, "beta2": 1, "lr_decay_factor": math.inf, "weight_decay": math.inf}
+        for name, limit in (limits | {"hyper_learning_rate_factor": math.inf}).items():
+            if not 0 <= getattr(self, name) < limit:
+                raise ValueError(f"--{name} must be at least 0 and below {limit}, got {getattr(self, name)}")
+        self.patch_options(patch_size=1)  # checks what it is given
         check_new_folder(Path(self.output_dir))
 
     def patch_options(self, patch_size: int) -> PatchOptions:
@@ -203,6 +208,8 @@ def evaluate_split(
     for index in tqdm(indices, desc="evaluate", leave=False, disable=_is_quiet(accelerator)):
         scores[index] = model.score(split.images[index], num_patches=num_patches)[0]
     scores = accelerator.reduce(scores, "sum")  # every image has one process that scored it, the others add 0
+    if not scores.isfinite().all():
+        raise FloatingPointError("the scores are no longer finite: lower --learning_rate")
     return compute_metrics(scores.tolist(), split.scores)
 
 
@@ -214,7 +221,7 @@ def train_epoch(model, loader, optimizer, normalize, accelerator: Accelerator, e
     """One pass; returns the mean loss over all patches.
 
     Raises:
-        RuntimeError: the loss is no longer finite.
+        FloatingPointError: the loss is no longer finite.
     """
     model.train()
     total, count = 0.0, 0
@@ -228,7 +235,7 @@ def train_epoch(model, loader, optimizer, normalize, accelerator: Accelerator, e
         losses = accelerator.gather(loss.detach().repeat(len(batch["labels"])))
         total, count = total + float(losses.sum()), count + len(losses)
         if not math.isfinite(total):
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}: lower --learning_rate"
             )
         bar.set_postfix(loss=f"{total / count:.3f}", refresh=False)
@@ -249,7 +256,7 @@ def fit(model: PreTrainedModel, train: Split, validation: Split, args: TrainingA
     optimizer = build_optimizer(model, args)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, args.lr_decay_epochs, args.lr_decay_factor)
     prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    history, best = [], -math.inf
+    history, best = [], None
     for epoch in range(args.num_epochs):
         loader.set_epoch(epoch)
         rates = [group["lr"] for group in optimizer.param_groups]
@@ -258,17 +265,30 @@ def fit(model: PreTrainedModel, train: Split, validation: Split, args: TrainingA
         metrics = evaluate_split(model, validation, args.num_eval_patches, accelerator)
         history.append({"epoch": epoch + 1, "learning_rates": rates, "loss": loss, "validation": metrics})
         logger.info(f"epoch {epoch + 1}/{args.num_epochs}: loss {loss:.4f}, validation {format_metrics(metrics)}")
-        srcc = metrics["srcc"] if math.isfinite(metrics["srcc"]) else -1.0  # constant predictions rank nothing
-        if srcc > best:
-            best = srcc
+        if best is None or merit(metrics) > best:
+            best = merit(metrics)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 model.save_pretrained(args.output_dir)
     return history
 
 
+def merit(metrics: dict[str, float]) -> tuple[float, float]:
+    """What the best epoch has most of: SRCC, and where that is tied or not defined, the smaller error."""
+    return (metrics["srcc"] if math.isfinite(metrics["srcc"]) else -1.0, -metrics["rmse"])
+
+
 def format_metrics(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name.upper()} {value:.4f}" for name, value in metrics.items())
+
+
+def without_nan(value):
+    """The same with null for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def run(args: TrainingArguments) -> dict:
@@ -291,7 +311,9 @@ def run(args: TrainingArguments) -> dict:
     model.to(accelerator.device, memory_format=torch.channels_last)
     history = fit(model, data["train"], data["validation"], args, accelerator)
     accelerator.wait_for_everyone()
-    best = max(history, key=lambda row: row["validation"]["srcc"] if math.isfinite(row["validation"]["srcc"]) else -1.0)
+    best = max(history, key=lambda row: merit(row["validation"]))
+    if not math.isfinite(best["validation"]["srcc"]):
+        logger.warning("SRCC is not defined on validation (too few images, or all scored alike): RMSE chose the epoch")
     results = {"num_images": sizes, "best_epoch": best["epoch"], "validation": best["validation"], "history": history}
     if "test" in data:
         saved = load_model(args.output_dir, accelerator.device)
@@ -300,7 +322,7 @@ def run(args: TrainingArguments) -> dict:
     if accelerator.is_main_process:
         output_dir = Path(args.output_dir)
         (output_dir / "training_arguments.json").write_text(json.dumps(asdict(args), indent=2) + "\n")
-        (output_dir / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
+        (output_dir / "metrics.json").write_text(json.dumps(without_nan(results), indent=2) + "\n")
     return results
 
 
@@ -311,9 +333,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         (args,) = HfArgumentParser(TrainingArguments, description=__doc__).parse_args_into_dataclasses(argv)
         run(args)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"train.py: stopped: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

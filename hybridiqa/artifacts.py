@@ -23,7 +23,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from hybridiqa.dataset_formats import NOT_AN_IMAGE, image_problem
-from hybridiqa.files import has_image_suffix, new_folder, walk_files
+from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files
 from hybridiqa.rgb import to_rgb
 
 logger = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ def _group_names(relative_paths: list[str]) -> dict[str, str]:
     """A file name for each picture, by which its versions know each other; `a.png` and `a.jpg` become a and a-2."""
     plain = {}
     for path in sorted(relative_paths, key=lambda path: not has_image_suffix(path)):  # a.json must not rename a.png
-        name = str(PurePosixPath(path).with_suffix("")).replace("/", "-").replace("\\", "-")
+        name = as_text(PurePosixPath(path).with_suffix("")).replace("/", "-").replace("\\", "-")
         if len(name.encode()) > MAX_GROUP_BYTES:  # pictures named by their prompt
             name = name.encode()[: MAX_GROUP_BYTES - 20].decode(errors="ignore") + "-" + _digest(path.encode())[:12]
         plain[path] = name
@@ -285,7 +285,7 @@ def _write_versions(
             without_effect.append(f"{family}_{severity}")
             continue
         damaged.save(output_dir / "Artifact" / str(6 - severity) / f"{group}__{family}_{severity}.png")
-    row = {"group": group, "source": relative_path, "sha256": _digest(source_path.read_bytes())}
+    row = {"group": group, "source": as_text(relative_path), "sha256": _digest(source_path.read_bytes())}
     return row | {"width": clean.width, "height": clean.height}, without_effect
 
 
@@ -346,8 +346,8 @@ def synthesize(
         for name, result in zip(sorted(groups), results, strict=True):
             if isinstance(result, str):
                 if result != NOT_AN_IMAGE:
-                    logger.warning("skipped %s: %s", name, result)
-                    report.unreadable.append((name, result))
+                    logger.warning("skipped %s: %s", as_text(name), result)
+                    report.unreadable.append((as_text(name), result))
                 continue
             row, without_effect = result
             rows.append(row)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
-from hybridiqa.files import has_image_suffix, walk_files
+from hybridiqa.files import as_text, has_image_suffix, walk_files, what_is_no_file
 from hybridiqa.rgb import to_rgb
 
 # Artifact/3 and Perfect/1 share a score: the two ladders of five overlap on the 1-9 scale.
@@ -81,8 +81,8 @@ def image_problem(path: Path) -> str | None:
     What Pillow cannot identify is a broken picture if its suffix is a picture's, and no picture otherwise.
     """
     try:
-        if not path.is_file():
-            raise FileNotFoundError("not a regular file, or a link that leads nowhere")
+        if reason := what_is_no_file(path):
+            return reason
         with Image.open(path) as image:
             to_rgb(image)
     except UnidentifiedImageError:
@@ -119,7 +119,7 @@ def _read_folder(
     paths = walk_files(root)
     with ThreadPoolExecutor(num_workers) as pool:
         for path, problem in zip(paths, pool.map(image_problem, paths), strict=True):
-            relative_path = path.relative_to(root).as_posix()
+            relative_path = as_text(path.relative_to(root).as_posix())
             label = score_of(relative_path)
             if problem == NOT_AN_IMAGE:
                 contents.not_images.append(relative_path)
@@ -145,8 +145,7 @@ def _nearest_bin(score: float) -> str:
     return str(min(max(math.floor(score + 0.5), LOWEST_SCORE), HIGHEST_SCORE))
 
 
-def _read_scores(csv_path: Path, file_column: str, score_column: str, group_column: str | None) -> dict:
-    """{relative posix path: (score, group)}, the group being None without such a column."""
+def _read_rows(csv_path: Path, file_column: str, score_column: str, group_column: str | None) -> dict:
     scores = {}
     with open(csv_path, newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
@@ -167,6 +166,14 @@ def _read_scores(csv_path: Path, file_column: str, score_column: str, group_colu
                 raise ValueError(f"{csv_path}, line {rows.line_num}: {name!r} is listed twice")
             scores[name] = (score, row[group_column] if group_column else None)
     return scores
+
+
+def _read_scores(csv_path: Path, file_column: str, score_column: str, group_column: str | None) -> dict:
+    """{relative posix path: (score, group)}, the group being None without such a column."""
+    try:
+        return _read_rows(csv_path, file_column, score_column, group_column)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{csv_path} is not a table in UTF-8 CSV: {error}") from error
 
 
 def read_scored_folder(

@@ -11,7 +11,7 @@ NEEDED_COLUMNS = ("image", "score")
 def load_prepared(path: str | Path) -> DatasetDict:
     """The splits (`train`, `validation`, `test`, as far as they were made) of a prepared dataset's folder.
 
-    Every row has an `image` (PIL, RGB) and a `score` (float32, 1-9 scale), besides `bin`, `group` and `path`.
+    Every row has an `image` (PIL, RGB) and a `score` (float32, its source's scale), besides `bin`, `group` and `path`.
     Raises ValueError for a folder that prepare_dataset.py did not make, or where these two columns are lacking.
     """
     try:
@@ -30,7 +30,7 @@ def load_prepared(path: str | Path) -> DatasetDict:
 def dataset_on_device(dataset: Dataset, device: str | torch.device) -> Dataset:
     """A prepared split whose rows are tensors on the device, decoded when they are asked for.
 
-    `image` is uint8 (3, height, width), RGB, 0-255; `score` is float32, 1-9 scale. Of several rows, `score` is
+    `image` is uint8 (3, height, width), RGB, 0-255; `score` is float32. Of several rows, `score` is
     (rows,), and `image` is uint8 (rows, 3, height, width) if all have one size, a list of (3, height, width) if not.
     """
     return dataset.with_format("torch", device=str(device))

@@ -13,27 +13,50 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from PIL import Image
 
+# Formats that Pillow only recognises (films, weather data), or hands to another program (Ghostscript).
+NOT_PICTURES = {"MPEG", "HDF5", "BUFR", "GRIB", "EPS", "WMF"}
+
 logger = logging.getLogger(__name__)
 
 SKIPPED_FOLDERS = ("__MACOSX",)  # what macOS adds to a zip: thumbnails under the pictures' own names
 MAX_EXTRACTED_BYTES = 256 * 2**30  # well above any scored folder known; a zip that claims more is a mistake or a bomb
 
 
+def as_text(path: str | PurePath) -> str:
+    """A path that any file, terminal or JSON takes: bytes of its name that are not UTF-8 are written as `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def what_is_no_file(path: Path) -> str | None:
+    """Why a path cannot be opened as a file (a pipe would be waited for for ever), or None where it can be tried."""
+    if path.is_dir():
+        return "a folder that cannot be read"
+    if not os.path.exists(path):
+        return "no such file, or a link that leads nowhere"
+    return None if path.is_file() else "not a regular file"
+
+
 def walk_files(root: Path) -> list[Path]:
-    """All files under a folder, sorted; hidden ones and `__MACOSX` left out. Linked folders are named, not entered."""
-    paths = []
-    for folder, folder_names, file_names in os.walk(root):
+    """All files under a folder, sorted; hidden ones and `__MACOSX` left out. Linked folders are named, not entered.
+
+    A folder that cannot be read stands in the list itself, so that it is not passed over in silence.
+    """
+    paths, unreadable = [], []
+    for folder, folder_names, file_names in os.walk(root, onerror=unreadable.append):
         folder_names[:] = [name for name in folder_names if not name.startswith(".") and name not in SKIPPED_FOLDERS]
         for name in folder_names:
             if os.path.islink(os.path.join(folder, name)):
                 logger.warning("linked folder not entered: %s", os.path.join(folder, name))
         paths += [Path(folder, name) for name in file_names if not name.startswith(".")]
+    paths += [Path(error.filename) for error in unreadable]
     return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
 @cache
 def _image_suffixes() -> frozenset[str]:
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+    readable = set(Image.OPEN) - NOT_PICTURES
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in readable}
+    return frozenset(suffixes | {".mpo"})  # which Pillow opens as JPEG
 
 
 def has_image_suffix(path: str | PurePath) -> bool:

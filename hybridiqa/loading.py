@@ -39,10 +39,14 @@ def choose_device(name: str | None = None) -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name is None:
         return torch.device(next(kind for kind, is_there in available.items() if is_there))
-    if not available.get(name.split(":")[0], False):
-        usable = ", ".join(kind for kind, is_there in available.items() if is_there)
+    usable = ", ".join(kind for kind, is_there in available.items() if is_there)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name} cannot be used here, accepted is {usable}") from error
+    if not available.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise ValueError(f"--device {name} cannot be used here, accepted is {usable}")
-    return torch.device(name)
+    return device
 
 
 def load_model(
@@ -69,9 +73,13 @@ def load_model(
         )
     options = {} if dtype is None else {"dtype": dtype}
     try:
-        model = AutoModel.from_pretrained(str(name), trust_remote_code=True, **options)
+        model, loading_info = AutoModel.from_pretrained(
+            str(name), trust_remote_code=True, output_loading_info=True, **options
+        )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load {name}: {first_line(error)}") from error
     if model.config.model_type != "hybridiqa":
         raise ValueError(f"{name} holds a model of type {model.config.model_type!r}, accepted is 'hybridiqa'")
+    if missing := [key for key in loading_info["missing_keys"] if not key.endswith("num_batches_tracked")]:
+        raise ValueError(f"{name} lacks {len(missing)} weights, the first of them {min(missing)}")
     return model.to(device or "cpu").eval()

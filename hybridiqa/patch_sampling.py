@@ -51,6 +51,9 @@ class PatchOptions:
             raise ValueError(f"--train_crop must be resized or native, got {self.crop!r}")
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"--crop_scale must be 0 < MIN <= MAX <= 1, got {self.crop_scale}")
+        for name in ("flip_probability", "grayscale_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} must be 0 to 1, got {getattr(self, name)}")
 
 
 def draw_resized_box(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -88,8 +89,10 @@ def check_output(path: Path) -> None:
         raise ValueError(f"--output must end in {', '.join(WRITERS)}, got {path.name}")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"--output: there is no folder {path.parent}")
-    if path.exists():
+    if os.path.lexists(path):
         raise ValueError(f"--output: {path} is there already; nothing is overwritten")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ValueError(f"--output: {path.parent} cannot be written to")
 
 
 def open_scores(path: Path) -> _CsvWriter | _JsonLinesWriter | _ParquetWriter:

@@ -29,6 +29,8 @@ def test_the_default_backbone_is_a_true_resnet_152():
         ({"target_widths": (110,)}, r"target_input_size and target_widths.*= 49; got 224 x 110"),
         ({"patch_size": 160}, r"\^2 = 25; got 224 x 112"),
         ({"score_range": (9, 1)}, "score_range must be"),
+        ({"score_range": ("a", "b")}, "score_range must be"),
+        ({"lda_channels": 16}, "lda_channels must be a list"),
         ({"backbone_config": {"depths": [1]}}, "needs a 'model_type'"),
         ({"backbone_config": ResNetConfig(hidden_sizes=[8, 16, 32], depths=[1, 1, 1])}, "must describe 4 stages"),
     ],

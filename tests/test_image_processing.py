@@ -81,6 +81,7 @@ def test_other_modes_are_scaled_to_8_bit_rgb(tmp_path):
     assert corner(Image.fromarray(np.full((2, 2), 32768, np.int32))) == (128, 128, 128)
     assert corner(Image.fromarray(np.full((2, 2), 0.5, np.float32))) == (128, 128, 128)
     assert corner(Image.new("CMYK", (2, 2), (0, 255, 255, 0))) == (255, 0, 0)
+    assert corner(np.full((2, 2), 40000, ">u2")) == (156, 156, 156)
     assert corner(Image.new("1", (2, 2), 1)) == (255, 255, 255)
     assert corner(Image.new("L", (2, 2), 7)) == (7, 7, 7)
 
@@ -150,6 +151,7 @@ def test_size_squeezes_the_image_first():
     picture = make_picture(300, 100)
     expected = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR))
     assert np.array_equal(processor.extract_patches(picture)[0].permute(1, 2, 0).numpy(), expected)
+    assert Processor(size={"height": 64, "width": 32}).size == [64, 32]
 
 
 def test_more_than_64_megapixels_are_refused():
@@ -199,7 +201,21 @@ def test_broken_files_are_refused_by_name(tmp_path):
         load_image(Path(tmp_path / "folder.png"))
 
 
-@pytest.mark.parametrize("options", [{"sampling": "best"}, {"num_patches": 0}, {"size": (5,)}, {"size": (0, 5)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling": "best"},
+        {"num_patches": 0},
+        {"num_patches": 5 * 10**12},
+        {"num_patches": True},
+        {"size": (5,)},
+        {"size": (0, 5)},
+        {"size": 300},
+        {"size": (300.5, 300)},
+        {"seed": 1.5},
+        {"patch_size": 0},
+    ],
+)
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Processor(**options)

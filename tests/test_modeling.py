@@ -42,6 +42,8 @@ def test_a_batch_of_one_keeps_its_dimensions():
 def test_wrong_shapes_are_refused(tiny_model):
     with pytest.raises(ValueError, match=r"pixel_values must be \(batch, patches, 3, 64, 64\).*got \(1, 3, 32, 64\)"):
         tiny_model(torch.zeros(1, 3, 32, 64))
+    with pytest.raises(ValueError, match=r"got \(2, 0, 3, 64, 64\)"):
+        tiny_model(torch.zeros(2, 0, 3, 64, 64))
     with pytest.raises(ValueError, match=r"labels must be \(batch,\) = \(3,\), got \(3, 1\)"):
         tiny_model(random_batch(), torch.zeros(3, 1))
 

@@ -42,12 +42,14 @@ def test_a_saved_folder_holds_all_that_loading_needs(tmp_path):
     assert AutoConfig.from_pretrained(tmp_path, trust_remote_code=True).model_type == "hybridiqa"
 
 
-def test_a_processor_that_is_there_already_is_not_overwritten(tmp_path):
+def test_a_checkpoint_that_is_saved_over_takes_its_processor_along(tmp_path):
     model = make_tiny_model()
-    type(model.image_processor)(patch_size=64, num_patches=9).save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    model.image_processor = type(model.image_processor)(patch_size=64, num_patches=9, size=(100, 90))
     model.save_pretrained(tmp_path)
     assert AutoImageProcessor.from_pretrained(tmp_path, trust_remote_code=True).num_patches == 9
-    assert AutoModel.from_pretrained(tmp_path, trust_remote_code=True).image_processor.num_patches == 9
+    loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
+    assert torch.equal(loaded.score(make_picture()), model.score(make_picture()))
 
 
 def test_built_on_the_meta_device_and_then_loaded_the_score_is_the_same(tiny_checkpoint):

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from conftest import make_picture
 from pyarrow import parquet
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import score
@@ -107,10 +109,18 @@ def test_num_patches_and_dtype_reach_the_model(library, tiny_checkpoint, capsys)
     assert run(tiny_checkpoint, library / "a.png", "--dtype", "bfloat16") == 0
 
 
+def save_without_hyper_network(checkpoint: str, folder: Path) -> None:
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("hyper_network")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no/such/path"], "there is no file or folder no/such/path"),
+        (["no/such/path"], "there is no file or folder 'no/such/path'"),
+        ([""], "there is no file or folder ''"),
         (["EMPTY"], "no images in the folder"),
         (["LIBRARY", "--output", "scores.txt"], "--output must end in .csv, .jsonl, .parquet"),
         (["LIBRARY", "--output", "no/such/folder/scores.csv"], "there is no folder no/such/folder"),
@@ -118,10 +128,12 @@ def test_num_patches_and_dtype_reach_the_model(library, tiny_checkpoint, capsys)
         (["LIBRARY", "--batch_size", "0"], "--batch_size must be at least 1"),
         (["LIBRARY", "--num_patches", "0"], "--num_patches must be at least 1"),
         (["LIBRARY", "--device", "abacus"], "--device abacus cannot be used here"),
+        (["LIBRARY", "--device", "cpu:7"], "--device cpu:7 cannot be used here"),
         (["LIBRARY", "--model", "nothing"], "must be a folder or a Hub id"),
         (["LIBRARY", "--model", "user/name"], "--trust_remote_code"),
         (["LIBRARY", "--model", "EMPTY"], "cannot load"),
         (["LIBRARY", "--model", "CUT"], "cannot load"),
+        (["LIBRARY", "--model", "PART"], "weights, the first of them hyper_network.bias_layers.0.bias"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(library, tmp_path, tiny_checkpoint, capsys, arguments, message):
@@ -129,9 +141,46 @@ def test_wrong_usage_is_one_clear_line(library, tmp_path, tiny_checkpoint, capsy
     (tmp_path / "taken.csv").write_text("mine")
     shutil.copytree(tiny_checkpoint, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut off")
-    places = {"LIBRARY": library, "EMPTY": tmp_path / "empty", "TAKEN": tmp_path / "taken.csv", "CUT": tmp_path / "cut"}
+    save_without_hyper_network(tiny_checkpoint, tmp_path / "part")
+    places = {
+        "LIBRARY": library,
+        "EMPTY": tmp_path / "empty",
+        "TAKEN": tmp_path / "taken.csv",
+        "CUT": tmp_path / "cut",
+    } | {"PART": tmp_path / "part"}
     arguments = [str(places.get(argument, argument)) for argument in arguments]
     assert score.main(["--model", tiny_checkpoint, *arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert (tmp_path / "taken.csv").read_text() == "mine"
+
+
+def test_names_that_are_not_utf8_or_hold_a_new_line_are_rows_like_others(library, tiny_checkpoint, tmp_path, capsys):
+    os.rename(library / "a.png", os.fsencode(library) + b"/caf\xe9.png")
+    (library / "c.webp").rename(library / "two\nlines.webp")
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert run(tiny_checkpoint, library, "--output", tmp_path / f"scores.{suffix}") == 0
+    paths = parquet.read_table(tmp_path / "scores.parquet")["path"].to_pylist()
+    assert str(library / "caf\\xe9.png") in paths
+    printed = capsys.readouterr().out
+    assert "caf\\xe9.png" in printed and "two\\nlines.webp" in printed
+
+
+def test_what_is_no_file_is_a_row_with_its_reason(library, tiny_checkpoint, capsys):
+    os.mkfifo(library / "pipe.png")
+    (library / "folder.png").mkdir()
+    (library / "dangling.png").symlink_to(library / "nothing")
+    assert run(tiny_checkpoint, library, library / "folder.png" / ".." / "a.png") == 1
+    printed = capsys.readouterr().out
+    assert "pipe.png: not a regular file" in printed
+    assert "dangling.png: no such file" in printed
+    assert "folder.png" not in printed.replace("folder.png/..", "")  # an empty folder holds no image
+    assert printed.count("a.png") == 1
+
+
+def test_films_are_no_images_and_multi_picture_files_are(library, tiny_checkpoint, capsys):
+    (library / "film.mpg").write_bytes(bytes(100))
+    make_picture().save(library / "m.mpo", format="MPO", save_all=True, append_images=[make_picture(seed=1)])
+    assert run(tiny_checkpoint, library) == 0
+    printed = capsys.readouterr().out
+    assert "m.mpo" in printed and "film.mpg" not in printed
