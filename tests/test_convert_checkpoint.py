@@ -135,6 +135,9 @@ def test_what_is_no_such_checkpoint_is_refused_and_nothing_left_behind(tmp_path,
     assert "weights_only=True" in refused([str(tmp_path / "code.pth")], output_dir, capsys)
     assert "weights_only=True" in refused([str(tmp_path / "text.pth")], output_dir, capsys)
     assert "neither a file nor a Hub id" in refused([str(tmp_path / "nothing.pth")], output_dir, capsys)
+    options = ["--score_range", "9", "1"]
+    assert "--score_range must be MIN MAX" in refused([str(tmp_path / "keys.pth"), *options], output_dir, capsys)
+    assert "size must be" in refused([str(tmp_path / "keys.pth"), "--size", "0", "5"], output_dir, capsys)
     output_dir.mkdir()
     (output_dir / "mine.txt").write_text("keep")
     assert "nothing is overwritten" in refused([str(tmp_path / "keys.pth")], output_dir, capsys)

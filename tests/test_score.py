@@ -142,12 +142,8 @@ def test_wrong_usage_is_one_clear_line(library, tmp_path, tiny_checkpoint, capsy
     shutil.copytree(tiny_checkpoint, tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut off")
     save_without_hyper_network(tiny_checkpoint, tmp_path / "part")
-    places = {
-        "LIBRARY": library,
-        "EMPTY": tmp_path / "empty",
-        "TAKEN": tmp_path / "taken.csv",
-        "CUT": tmp_path / "cut",
-    } | {"PART": tmp_path / "part"}
+    places = {name: tmp_path / name.lower() for name in ("LIBRARY", "EMPTY", "CUT", "PART")}
+    places["TAKEN"] = tmp_path / "taken.csv"
     arguments = [str(places.get(argument, argument)) for argument in arguments]
     assert score.main(["--model", tiny_checkpoint, *arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
