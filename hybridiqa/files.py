@@ -54,6 +54,7 @@ def walk_files(root: Path) -> list[Path]:
 
 @cache
 def _image_suffixes() -> frozenset[str]:
+    Image.init()  # fills Image.OPEN
     readable = set(Image.OPEN) - NOT_PICTURES
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in readable}
     return frozenset(suffixes | {".mpo"})  # which Pillow opens as JPEG

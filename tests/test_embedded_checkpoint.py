@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ import torch
 from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoModel
 
-import score
 from hybridiqa.loading import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -49,9 +50,11 @@ def test_every_clean_example_ranks_over_its_damaged_twin(model, damaged):
     assert low - 1 < damaged_score < clean_score < high + 1
 
 
-def test_the_main_command_scores_the_examples(capsys):
-    assert score.main([str(EXAMPLES)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * len(DAMAGED)
+def test_the_main_command_scores_the_examples_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, str(ROOT / "score.py"), str(EXAMPLES)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1 + 2 * len(DAMAGED)
+    assert "8 scored, 0 failed" in done.stderr
 
 
 def test_the_readmes_table_shows_what_the_checkpoint_gives(model):
