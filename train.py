@@ -202,9 +202,12 @@ class Split:
 def evaluate_split(
     model: PreTrainedModel, split: Split, num_patches: int, accelerator: Accelerator
 ) -> dict[str, float]:
-    """The metrics of one split, each image scored as users will score it, shared among the processes."""
+    """The metrics of one split, by `model.score`; the images are shared among the processes.
+
+    A model in training scores in the run's mixed precision; one that was loaded, as its users will.
+    """
     indices = range(accelerator.process_index, len(split.images), accelerator.num_processes)
-    scores = torch.full((len(split.images),), 0.0, device=accelerator.device)
+    scores = torch.zeros(len(split.images), device=accelerator.device)
     for index in tqdm(indices, desc="evaluate", leave=False, disable=_is_quiet(accelerator)):
         scores[index] = model.score(split.images[index], num_patches=num_patches)[0]
     scores = accelerator.reduce(scores, "sum")  # every image has one process that scored it, the others add 0
