@@ -31,6 +31,7 @@ from PIL import Image
 from hybridiqa.artifacts import synthesize
 from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage, read_hybrid_folder, read_scored_folder
 from hybridiqa.files import as_text, check_new_folder, extract_zip, new_folder, walk_files
+from hybridiqa.loading import first_line
 from hybridiqa.rgb import to_rgb
 from hybridiqa.splits import split_by_group
 
@@ -95,9 +96,8 @@ def _fetch_from_hub(dataset_id: str) -> Path:
     try:
         return Path(snapshot_download(dataset_id, repo_type="dataset"))
     except Exception as error:  # no network, no such name, no access: each client version has its own classes for them
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
-            f"there is no folder or zip {dataset_id!r}, and the Hub dataset of that name was not fetched: {reason}"
+            f"there is no folder or zip {dataset_id!r}, and the Hub's dataset was not fetched: {first_line(error)}"
         ) from error
 
 

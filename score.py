@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"score.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("score.py: stopped; the rows that are in --output stay there", file=sys.stderr)
+        print("score.py: stopped; what was written to --output stays", file=sys.stderr)
         return 130
 
 

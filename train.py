@@ -97,8 +97,8 @@ class TrainingArguments:
             raise ValueError(f"--learning_rate must be above 0, got {self.learning_rate}")
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(f"--mixed_precision must be no, fp16 or bf16, got {self.mixed_precision}")
-        limits = {"beta1": 1, "beta2": 1, "lr_decay_factor": math.inf, "weight_decay": math.inf}
-        for name, limit in (limits | {"hyper_learning_rate_factor": math.inf}).items():
+        for name in ("beta1", "beta2", "lr_decay_factor", "weight_decay", "hyper_learning_rate_factor"):
+            limit = 1 if name.startswith("beta") else math.inf
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"--{name} must be at least 0 and below {limit}, got {getattr(self, name)}")
         self.patch_options(patch_size=1)  # checks what it is given

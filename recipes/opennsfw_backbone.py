@@ -27,6 +27,7 @@ from torch import nn
 from transformers import AutoBackbone, PreTrainedModel, ResNetConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from hybridiqa.files import has_image_suffix, walk_files
 from hybridiqa.loading import hub_class
 
 CONFIG = ResNetConfig(
@@ -103,9 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of pictures like those to be trained on")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args(argv)
-    paths = [
-        path for path in sorted(args.images.rglob("*")) if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}
-    ]
+    paths = [path for path in walk_files(args.images) if has_image_suffix(path)]
     if not paths or args.output_dir.exists():
         print(f"error: {args.images} holds {len(paths)} pictures; {args.output_dir} must be new", file=sys.stderr)
         return 2
