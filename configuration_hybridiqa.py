@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Sequence
 
 from transformers import AutoConfig, PretrainedConfig, ResNetConfig
@@ -29,6 +30,9 @@ class HybridIQAConfig(PretrainedConfig):
         target_input_size: length of the vector that enters the target network.
         target_widths: outputs of the target network's hidden layers; a last layer with one output follows.
         score_range: lowest and highest score that the labels use. It says what a score means: nothing is clamped to it.
+        score_quantiles: quantiles of the checkpoint's own scores on its validation split, evenly spaced from 0 % (the
+            lowest) to 100 % (the highest): the distribution against which a score's percentile is told. At least 2
+            finite numbers that never decrease; none where it was not measured.
 
     Raises:
         ValueError: sizes that cannot work together; the message names the fields and the rule.
@@ -49,6 +53,7 @@ class HybridIQAConfig(PretrainedConfig):
         target_input_size: int = 224,
         target_widths: Sequence[int] = (112, 56, 28, 14),
         score_range: Sequence[float] = (1.0, 9.0),
+        score_quantiles: Sequence[float] | None = None,
         **kwargs,
     ):
         self.backbone_config = _four_stages(backbone_config)
@@ -60,6 +65,7 @@ class HybridIQAConfig(PretrainedConfig):
         self.target_input_size = target_input_size
         self.target_widths = _as_list("target_widths", target_widths)
         self.score_range = _as_list("score_range", score_range)
+        self.score_quantiles = None if score_quantiles is None else _as_list("score_quantiles", score_quantiles)
         self._check_sizes()
         super().__init__(**kwargs)
 
@@ -97,6 +103,11 @@ class HybridIQAConfig(PretrainedConfig):
         are_numbers = all(isinstance(bound, int | float) for bound in self.score_range)
         if len(self.score_range) != 2 or not are_numbers or not self.score_range[0] < self.score_range[1]:
             raise ValueError(f"score_range must be (lowest, highest) with lowest < highest, got {self.score_range}")
+        if self.score_quantiles is not None and not _are_quantiles(self.score_quantiles):
+            raise ValueError(
+                "score_quantiles must be at least 2 finite numbers that never decrease, or none, "
+                f"got {self.score_quantiles}"
+            )
 
     def _check_generated_weights(self) -> None:
         cells = self.feature_map_size**2
@@ -113,6 +124,11 @@ def _as_list(name: str, values: Sequence) -> list:
     if not isinstance(values, list | tuple):
         raise ValueError(f"{name} must be a list, got {values!r}")
     return list(values)
+
+
+def _are_quantiles(values: list) -> bool:
+    are_numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return are_numbers and len(values) >= 2 and values == sorted(values)
 
 
 def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedConfig:

@@ -21,7 +21,7 @@ from transformers import BaseImageProcessor, BatchFeature
 
 MAX_PIXELS = 64_000_000
 MAX_PATCHES = 10_000
-SAMPLINGS = ("grid", "random")
+SAMPLINGS = ("grid", "random", "multiscale")
 ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, a NumPy array or a torch tensor"
 DOWNLOAD_TIMEOUT = 30  # seconds
 
@@ -131,6 +131,12 @@ def resized_dimensions(width: int, height: int, size: Sequence[int] | None, patc
     return width, height
 
 
+def halved_dimensions(width: int, height: int, patch_size: int) -> tuple[int, int]:
+    """(width, height) in pixels at half size, or as near to it as leaves no side smaller than a patch."""
+    scale = max(1 / 2, patch_size / min(width, height))
+    return round(width * scale), round(height * scale)
+
+
 def grid_starts(width: int, height: int, num_patches: int, patch_size: int) -> list[tuple[int, int]]:
     """(top, left) of an even grid, row by row, in pixels; rows x columns is as near as can be to the image's shape."""
     factors = [(rows, num_patches // rows) for rows in range(1, num_patches + 1) if num_patches % rows == 0]
@@ -156,13 +162,39 @@ def random_starts(width: int, height: int, num_patches: int, patch_size: int, se
     return [(draw(height - patch_size), draw(width - patch_size)) for _ in range(num_patches)]
 
 
+def cut(image: Image.Image, starts: list[tuple[int, int]], patch_size: int) -> list[np.ndarray]:
+    """The patches `(patch_size, patch_size, 3)` that start at these (top, left), in pixels."""
+    pixels = np.asarray(image)  # (height, width, 3)
+    return [pixels[top : top + patch_size, left : left + patch_size] for top, left in starts]
+
+
+def cut_grid(image: Image.Image, num_patches: int, patch_size: int) -> list[np.ndarray]:
+    """As `cut`, on the even grid; 0 patches are none."""
+    return cut(image, grid_starts(*image.size, num_patches, patch_size) if num_patches else [], patch_size)
+
+
+def cut_multiscale(image: Image.Image, native: Image.Image, num_patches: int, patch_size: int) -> list[np.ndarray]:
+    """As `cut`: first the whole image as one patch, then a quarter of the others at half size, the rest at native.
+
+    `native` is the image where it is large enough for a patch, and the enlarged one where it is not.
+    """
+    num_halved = (num_patches - 1) // 4
+    num_native = num_patches - 1 - num_halved
+    whole = image.resize((patch_size, patch_size), Image.Resampling.BILINEAR)
+    halved = native.resize(halved_dimensions(*native.size, patch_size), Image.Resampling.BILINEAR)
+    return [np.asarray(whole), *cut_grid(halved, num_halved, patch_size), *cut_grid(native, num_native, patch_size)]
+
+
 class HybridIQAImageProcessor(BaseImageProcessor):
     """Images -> `pixel_values (batch, patches, 3, patch_size, patch_size)`.
 
     Args:
         patch_size: side of a patch, in pixels. A smaller image is enlarged to it, aspect ratio kept.
         num_patches: patches an image.
-        sampling: "grid", evenly spaced over the whole image, or "random", the crops that `seed` draws.
+        sampling: "grid", evenly spaced over the whole image; "random", the crops that `seed` draws; or "multiscale", in
+            this order: one patch that is the whole image resized, (num_patches - 1) // 4 on a grid over the image at
+            half size (or as near to it as leaves no side smaller than a patch), the rest on a grid at native size.
+            All resizing is bilinear with antialiasing.
         seed: of the random crops; every image starts from it afresh.
         size: (height, width) in pixels, or a dictionary of both, to which each image is squeezed first; none leaves it.
         image_mean, image_std: RGB, of values 0-1; ImageNet's.
@@ -238,22 +270,23 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         seed = self.seed if seed is None else seed
         num_patches = self.num_patches if num_patches is None else num_patches
         _check_options(sampling, num_patches, seed)
-        pixels = self._prepare(load_image(image))  # (height, width, 3)
-        height, width = pixels.shape[:2]
+        image, native = self._prepare(load_image(image))
         if sampling == "grid":
-            starts = grid_starts(width, height, num_patches, self.patch_size)
+            crops = cut_grid(native, num_patches, self.patch_size)
+        elif sampling == "random":
+            crops = cut(native, random_starts(*native.size, num_patches, self.patch_size, seed), self.patch_size)
         else:
-            starts = random_starts(width, height, num_patches, self.patch_size, seed)
-        crops = [pixels[top : top + self.patch_size, left : left + self.patch_size] for top, left in starts]
+            crops = cut_multiscale(image, native, num_patches, self.patch_size)
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
 
-    def _prepare(self, image: Image.Image) -> np.ndarray:
+    def _prepare(self, image: Image.Image) -> tuple[Image.Image, Image.Image]:
+        """The image squeezed to `size` where there is one, and the same enlarged where it is too small for a patch."""
         dimensions = resized_dimensions(*image.size, self.size, self.patch_size)
         if self.size is not None:
             image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
-        if image.size != dimensions:
-            image = image.resize(dimensions, Image.Resampling.BILINEAR)
-        return np.asarray(image)
+        if image.size == dimensions:
+            return image, image
+        return image, image.resize(dimensions, Image.Resampling.BILINEAR)
 
     def normalize_patches(self, patches: torch.Tensor) -> torch.Tensor:
         """uint8 RGB `(..., 3, height, width)` -> float32, less the mean and divided by the standard deviation."""

@@ -13,10 +13,11 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hybridiqa.files import as_text, has_image_suffix, walk_files, what_is_no_file
-from hybridiqa.loading import ROOT, choose_device, load_model, silence_libraries
+from hybridiqa.loading import ROOT, choose_device, hub_class, load_model, silence_libraries
 from hybridiqa.rgb import load_image
 from hybridiqa.score_store import ScoreRow, check_output, open_scores
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAMPLINGS = hub_class("image_processing_hybridiqa.SAMPLINGS")
 NUM_DECODERS = 2  # threads; the model is the limit
 
 
@@ -62,7 +64,7 @@ def find_images(inputs: list[str]) -> list[Path]:
     return list(paths.values())
 
 
-def decode_image(path: Path, processor, num_patches: int | None) -> DecodedImage:
+def decode_image(path: Path, extract_patches: Callable) -> DecodedImage:
     """Read one image; what cannot be read becomes a row with the reason."""
     row = ScoreRow(as_text(path))
     if reason := what_is_no_file(path):
@@ -70,12 +72,12 @@ def decode_image(path: Path, processor, num_patches: int | None) -> DecodedImage
     try:
         image = load_image(path)
         row = replace(row, width=image.width, height=image.height)
-        return DecodedImage(row, processor.extract_patches(image, num_patches=num_patches))
+        return DecodedImage(row, extract_patches(image))
     except ValueError as error:
         return DecodedImage(replace(row, error=str(error).removeprefix(f"cannot read {path}: ")))
 
 
-def decode_ahead(paths: Iterable[Path], processor, num_patches: int | None, num_ahead: int) -> Iterator[DecodedImage]:
+def decode_ahead(paths: Iterable[Path], extract_patches: Callable, num_ahead: int) -> Iterator[DecodedImage]:
     """Decode in threads while the model works, in order, at most `num_ahead` images ahead."""
     waiting = iter(paths)
     with ThreadPoolExecutor(NUM_DECODERS) as pool:
@@ -83,7 +85,7 @@ def decode_ahead(paths: Iterable[Path], processor, num_patches: int | None, num_
         try:
             while True:
                 for path in islice(waiting, num_ahead - len(pending)):
-                    pending.append(pool.submit(decode_image, path, processor, num_patches))
+                    pending.append(pool.submit(decode_image, path, extract_patches))
                 if not pending:
                     return
                 yield pending.popleft().result()
@@ -111,10 +113,11 @@ def score_batch(model: PreTrainedModel, batch: list[DecodedImage]) -> list[Score
 
 
 def score_images(
-    model: PreTrainedModel, paths: list[Path], num_patches: int | None, batch_size: int
+    model: PreTrainedModel, paths: list[Path], batch_size: int, **processor_options
 ) -> Iterator[list[ScoreRow]]:
-    """Batches of rows, in the order of the paths."""
-    decoded = decode_ahead(paths, model.image_processor, num_patches, batch_size + NUM_DECODERS)
+    """Batches of rows, in the order of the paths; the options are `extract_patches`'s, as in `model.score`."""
+    extract_patches = partial(model.image_processor.extract_patches, **processor_options)
+    decoded = decode_ahead(paths, extract_patches, batch_size + NUM_DECODERS)
     while batch := list(islice(decoded, batch_size)):
         yield score_batch(model, batch)
 
@@ -141,6 +144,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=str(ROOT), help="folder or Hub id (default: the embedded checkpoint)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that a Hub checkpoint brings")
     parser.add_argument("--output", type=Path, help="a new .csv, .jsonl or .parquet file")
+    parser.add_argument("--sampling", choices=SAMPLINGS, help="how patches are chosen (default: the checkpoint's)")
     parser.add_argument("--num_patches", type=int, help="patches an image (default: the checkpoint's)")
     parser.add_argument("--batch_size", type=int, default=8, help="images at a time (default 8)")
     parser.add_argument("--device", help="default: cuda, then mps, then cpu")
@@ -161,10 +165,11 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         check_output(args.output)
     model = load_model(args.model, device, DTYPES[args.dtype], args.trust_remote_code)
+    processor_options = {"sampling": args.sampling, "num_patches": args.num_patches}
     started, rows = time.monotonic(), []
     progress = tqdm(total=len(paths), unit="image", disable=None, leave=False)
     with progress, closing(open_scores(args.output)) if args.output else nullcontext() as store:
-        for batch in score_images(model, paths, args.num_patches, args.batch_size):
+        for batch in score_images(model, paths, args.batch_size, **processor_options):
             rows += batch
             if store:
                 store.write(batch)

@@ -1,5 +1,7 @@
 """The configuration: what it builds, what it refuses, and that it comes back as it went."""
 
+import json
+
 import pytest
 from transformers import AutoConfig, ConvNextConfig, ResNetConfig
 
@@ -30,6 +32,12 @@ def test_the_default_backbone_is_a_true_resnet_152():
         ({"patch_size": 160}, r"\^2 = 25; got 224 x 112"),
         ({"score_range": (9, 1)}, "score_range must be"),
         ({"score_range": ("a", "b")}, "score_range must be"),
+        ({"score_quantiles": [5.0]}, r"score_quantiles must be at least 2 finite numbers .* got \[5.0\]"),
+        ({"score_quantiles": [1.0, 3.0, 2.0]}, "score_quantiles must be .* that never decrease"),
+        ({"score_quantiles": [1.0, float("nan"), 2.0]}, "score_quantiles must be"),
+        ({"score_quantiles": [1.0, float("inf")]}, "score_quantiles must be"),
+        ({"score_quantiles": ["1", "2"]}, "score_quantiles must be"),
+        ({"score_quantiles": 4.5}, "score_quantiles must be a list"),
         ({"lda_channels": 16}, "lda_channels must be a list"),
         ({"backbone_config": {"depths": [1]}}, "needs a 'model_type'"),
         ({"backbone_config": ResNetConfig(hidden_sizes=[8, 16, 32], depths=[1, 1, 1])}, "must describe 4 stages"),
@@ -49,6 +57,20 @@ def test_save_and_load_keeps_every_field(tmp_path, backbone):
     before, after = config.to_dict(), loaded.to_dict()
     assert {k: v for k, v in before.items() if k not in ignored} == {k: v for k, v in after.items() if k not in ignored}
     assert loaded.backbone_config.model_type == backbone.model_type
+
+
+@pytest.mark.parametrize("score_quantiles", [None, [1, 9], [-0.5, 2.25, 2.25, 10.125]])
+def test_score_quantiles_come_back_as_they_went(tmp_path, score_quantiles):
+    HybridIQAConfig(score_quantiles=score_quantiles).save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path, trust_remote_code=True).score_quantiles == score_quantiles
+
+
+def test_a_configuration_without_score_quantiles_has_none(tmp_path):
+    HybridIQAConfig(score_quantiles=[1.0, 2.0]).save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["score_quantiles"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert AutoConfig.from_pretrained(tmp_path, trust_remote_code=True).score_quantiles is None
 
 
 def test_a_backbone_given_as_a_dictionary_is_the_same():

@@ -134,15 +134,86 @@ def test_random_patches_follow_the_seed_alone():
     assert np.array_equal(first, np.asarray(picture)[top : top + 64, left : left + 64])
 
 
+def as_arrays(patches: torch.Tensor) -> list[np.ndarray]:
+    return list(patches.permute(0, 2, 3, 1).numpy())  # each (height, width, 3)
+
+
+def test_the_first_of_multiscale_patches_is_the_whole_image():
+    processor = Processor(patch_size=64, sampling="multiscale")
+    for width, height in ((300, 200), (64, 64), (50, 40), (3, 500), (1, 1)):  # the small ones are resized once, too
+        picture = make_picture(width, height)
+        expected = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR))
+        for num_patches in (1, 2, 9):
+            assert np.array_equal(as_arrays(processor.extract_patches(picture, num_patches=num_patches))[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("num_patches", "num_halved", "num_native"), [(1, 0, 0), (2, 0, 1), (6, 1, 4), (9, 2, 6), (25, 6, 18)]
+)
+def test_a_quarter_of_multiscale_patches_is_cut_at_half_size(num_patches, num_halved, num_native):
+    picture = make_picture(301, 200)
+    patches = Processor(patch_size=64, num_patches=num_patches, sampling="multiscale").extract_patches(picture)
+    assert (patches.shape, patches.dtype) == ((num_patches, 3, 64, 64), torch.uint8)
+    halved = np.asarray(picture.resize((150, 100), Image.Resampling.BILINEAR))
+    expected = []
+    for array, count in ((halved, num_halved), (np.asarray(picture), num_native)):
+        starts = grid_starts(array.shape[1], array.shape[0], count, 64) if count else []
+        expected += [array[top : top + 64, left : left + 64] for top, left in starts]
+    cut = as_arrays(patches)[1:]
+    assert len(cut) == len(expected) == num_halved + num_native
+    assert all(np.array_equal(*pair) for pair in zip(cut, expected, strict=True))
+
+
+def test_multiscale_patches_stand_where_they_should_by_hand():
+    picture = make_picture(400, 200)
+    patches = as_arrays(Processor(patch_size=64, num_patches=9, sampling="multiscale").extract_patches(picture))
+    halved = np.asarray(picture.resize((200, 100), Image.Resampling.BILINEAR))
+    assert np.array_equal(patches[1], halved[18:82, :64])  # 1 row x 2 columns, in the middle of the height
+    assert np.array_equal(patches[2], halved[18:82, 136:])
+    native = np.asarray(picture)
+    assert np.array_equal(patches[3], native[:64, :64])  # 2 rows x 3 columns
+    assert np.array_equal(patches[4], native[:64, 168:232])
+    assert np.array_equal(patches[8], native[136:, 336:])
+
+
+def test_half_size_is_never_smaller_than_a_patch():
+    processor = Processor(patch_size=64, num_patches=6, sampling="multiscale")
+    picture = make_picture(160, 80)  # half is 80 x 40, enlarged to 128 x 64
+    halved = np.asarray(picture.resize((128, 64), Image.Resampling.BILINEAR))
+    assert np.array_equal(as_arrays(processor.extract_patches(picture))[1], halved[:, 32:96])
+    picture = make_picture(80, 40)  # smaller than a patch itself: both sizes are the enlarged picture
+    enlarged = np.asarray(picture.resize((128, 64), Image.Resampling.BILINEAR))
+    patches = as_arrays(processor.extract_patches(picture))
+    assert np.array_equal(patches[1], enlarged[:, 32:96])
+    assert np.array_equal(patches[2], enlarged[:, :64])
+
+
+def test_size_is_applied_before_the_scales_of_multiscale():
+    picture, squeezed = make_picture(300, 150), make_picture(300, 150).resize((160, 140), Image.Resampling.BILINEAR)
+    processor = Processor(patch_size=64, num_patches=9, sampling="multiscale")
+    expected = processor.extract_patches(squeezed)
+    squeezing = Processor(patch_size=64, num_patches=9, sampling="multiscale", size=(140, 160))
+    assert torch.equal(squeezing.extract_patches(picture), expected)
+
+
+def test_multiscale_patches_follow_neither_seed_nor_batch():
+    processor = Processor(patch_size=64, num_patches=6, sampling="multiscale")
+    picture, other = make_picture(), make_picture(200, 300, seed=1)
+    alone = processor(picture)["pixel_values"]
+    assert torch.equal(processor([other, picture], seed=5)["pixel_values"][1:], alone)
+    assert torch.equal(Processor(patch_size=64, num_patches=6)(picture, sampling="multiscale")["pixel_values"], alone)
+
+
 def test_normalisation_is_imagenets():
     white = Processor(patch_size=32, num_patches=1)(np.full((32, 32, 3), 255, np.uint8))["pixel_values"]
     expected = [(1 - mean) / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
     assert torch.allclose(white[0, 0, :, 5, 7], torch.tensor(expected), atol=1e-6)
 
 
+@pytest.mark.parametrize("sampling", ["grid", "random", "multiscale"])
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 500), (223, 224), (10, 7)])
-def test_a_small_image_is_enlarged(width, height):
-    patches = Processor()(make_picture(width, height))["pixel_values"]
+def test_a_small_image_is_enlarged(width, height, sampling):
+    patches = Processor(sampling=sampling)(make_picture(width, height))["pixel_values"]
     assert patches.shape == (1, 25, 3, 224, 224)
 
 
@@ -221,10 +292,16 @@ def test_wrong_options_are_refused(options):
         Processor(**options)
 
 
-def test_save_and_load_keeps_the_options(tmp_path):
+def test_a_wrong_sampling_is_refused_with_those_that_there_are():
+    with pytest.raises(ValueError, match="sampling must be one of grid, random, multiscale, got 'Multiscale'"):
+        Processor()(make_picture(), sampling="Multiscale")
+
+
+@pytest.mark.parametrize("sampling", ["random", "multiscale"])
+def test_save_and_load_keeps_the_options(tmp_path, sampling):
     from transformers import AutoImageProcessor
 
-    Processor(patch_size=64, num_patches=9, sampling="random", seed=5, size=(128, 96)).save_pretrained(tmp_path)
+    Processor(patch_size=64, num_patches=9, sampling=sampling, seed=5, size=(128, 96)).save_pretrained(tmp_path)
     loaded = AutoImageProcessor.from_pretrained(tmp_path, trust_remote_code=True)
-    assert (loaded.patch_size, loaded.num_patches, loaded.sampling, loaded.seed) == (64, 9, "random", 5)
+    assert (loaded.patch_size, loaded.num_patches, loaded.sampling, loaded.seed) == (64, 9, sampling, 5)
     assert loaded.size == [128, 96]

@@ -109,6 +109,36 @@ def test_num_patches_and_dtype_reach_the_model(library, tiny_checkpoint, capsys)
     assert run(tiny_checkpoint, library / "a.png", "--dtype", "bfloat16") == 0
 
 
+def test_sampling_reaches_the_model(library, tiny_checkpoint, tmp_path):
+    model, path = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True), library / "a.png"
+    scores = {}
+    for sampling in ("grid", "random", "multiscale"):
+        output = tmp_path / f"{sampling}.jsonl"
+        assert run(tiny_checkpoint, path, "--sampling", sampling, "--num_patches", "6", "--output", output) == 0
+        scores[sampling] = json.loads(output.read_text())["score"]
+        assert scores[sampling] == model.score(path, sampling=sampling, num_patches=6).item()
+    assert len(set(scores.values())) == 3
+    assert run(tiny_checkpoint, path, "--num_patches", "6", "--output", tmp_path / "default.jsonl") == 0
+    assert json.loads((tmp_path / "default.jsonl").read_text())["score"] == scores["grid"]
+
+
+def test_a_checkpoint_that_was_saved_as_multiscale_is_scored_so(library, tiny_checkpoint, tmp_path):
+    model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True)
+    expected = model.score(library / "a.png", sampling="multiscale", num_patches=9).item()
+    model.image_processor.sampling, model.image_processor.num_patches = "multiscale", 9
+    model.save_pretrained(tmp_path / "multiscale")
+    output = tmp_path / "scores.jsonl"
+    assert run(str(tmp_path / "multiscale"), library / "a.png", "--output", output) == 0
+    assert json.loads(output.read_text())["score"] == expected
+
+
+def test_a_sampling_that_there_is_not_is_wrong_usage(library, tiny_checkpoint, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(tiny_checkpoint, library, "--sampling", "best")
+    assert stopped.value.code == 2
+    assert "--sampling: invalid choice: 'best'" in capsys.readouterr().err
+
+
 def save_without_hyper_network(checkpoint: str, folder: Path) -> None:
     shutil.copytree(checkpoint, folder)
     weights = load_file(folder / "model.safetensors")
