@@ -1,11 +1,24 @@
 """Open what prepare_dataset.py wrote, and hand it to torch on a device."""
 
+import io
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, Image, load_from_disk
+from PIL import Image as PILImage
+from tqdm.auto import tqdm
+
+from hybridiqa.resident_images import ResidentImages
+
+logger = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.5  # of the device's free memory that pictures may take; the rest is for the model and its gradients
 
 NEEDED_COLUMNS = ("image", "score")
+EXIF_ORIENTATION = 0x0112
+TURNED_ORIENTATIONS = (5, 6, 7, 8)  # a viewer turns the picture by a quarter, so height and width change places
 
 
 def load_prepared(path: str | Path) -> DatasetDict:
@@ -34,3 +47,55 @@ def dataset_on_device(dataset: Dataset, device: str | torch.device) -> Dataset:
     (rows,), and `image` is uint8 (rows, 3, height, width) if all have one size, a list of (3, height, width) if not.
     """
     return dataset.with_format("torch", device=str(device))
+
+
+def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
+    """(height, width) in pixels of every row's decoded `image`, read from the files' headers."""
+    sizes = []
+    for row in dataset.select_columns(["image"]).cast_column("image", Image(decode=False)):
+        source = row["image"]["path"] if row["image"]["bytes"] is None else io.BytesIO(row["image"]["bytes"])
+        with PILImage.open(source) as image:
+            width, height = image.size
+            is_turned = image.getexif().get(EXIF_ORIENTATION) in TURNED_ORIENTATIONS
+        sizes.append((width, height) if is_turned else (height, width))
+    return sizes
+
+
+def _new_buffer(num_bytes: int, device: torch.device, memory_share: float) -> torch.Tensor:
+    """A buffer on the device where it fits, else in pinned host memory."""
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        fits = num_bytes <= memory_share * free_bytes
+        logger.info(
+            f"{num_bytes / 1e6:.1f} MB of pictures on {device}"
+            if fits
+            else f"{num_bytes / 1e6:.1f} MB of pictures stay in pinned host memory: they exceed {memory_share:.0%} "
+            f"of the {free_bytes / 1e6:.1f} MB that are free on {device}"
+        )
+        if not fits:
+            return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+    return torch.empty(num_bytes, dtype=torch.uint8, device=device)
+
+
+def load_resident(
+    dataset: Dataset, device: str | torch.device, memory_share: float = MEMORY_SHARE, num_workers: int = 2
+) -> ResidentImages:
+    """Decode a prepared split once, in parallel, into memory of the device.
+
+    Args:
+        dataset: a split with an `image` column, see `hybridiqa.dataset_loading.load_prepared`.
+        memory_share: of the device's free memory, 0-1. What is larger stays in pinned host memory.
+        num_workers: threads that decode.
+    """
+    device = torch.device(device)
+    sizes = image_sizes(dataset)  # (height, width) each, from the headers
+    pixels = _new_buffer(sum(3 * height * width for height, width in sizes), device, memory_share)
+    images = ResidentImages(pixels, [height for height, _ in sizes], [width for _, width in sizes])
+    rows = dataset_on_device(dataset.select_columns(["image"]), pixels.device)
+
+    def decode(index: int) -> None:
+        images[index].copy_(rows[index]["image"])
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        list(tqdm(pool.map(decode, range(len(sizes))), "decode", len(sizes), leave=False, disable=None, unit="image"))
+    return images

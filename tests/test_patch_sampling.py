@@ -1,4 +1,4 @@
-"""Training patches: the published distribution, and draws that nothing but their place in the run decides."""
+"""Training patches: the published distribution, torchvision's pixels, and draws that nothing but their place decides."""
 
 import numpy as np
 import pytest
@@ -7,31 +7,65 @@ from conftest import make_picture
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
+from hybridiqa import bilinear
 from hybridiqa.patch_sampling import (
+    NUM_DRAWS,
     PatchOptions,
-    RandomPatchDataset,
-    balanced_indices,
+    RandomPatches,
+    balanced_repeats,
     cut_patch,
-    draw_resized_box,
+    cut_patches,
+    draw_patches,
+    draw_resized_boxes,
+    uniform_draws,
 )
+from hybridiqa.resident_images import ResidentImages
+
+SIZES = [(80, 90), (300, 210), (33, 500), (20, 70)]  # the last is smaller than a patch of 32
 
 
-def make_images(count: int = 3) -> list[torch.Tensor]:
-    pictures = [make_picture(90 + 20 * index, 80 + 10 * index, seed=index) for index in range(count)]
+def make_images() -> list[torch.Tensor]:
+    pictures = [make_picture(width, height, seed=index) for index, (height, width) in enumerate(SIZES)]
     return [torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) for picture in pictures]
 
 
-def make_dataset(num_patches: int = 4, seed: int = 0, **options) -> RandomPatchDataset:
-    return RandomPatchDataset(make_images(), [1.0, 5.0, 9.0], num_patches, PatchOptions(32, **options), seed)
+def unchanged(patches: torch.Tensor) -> torch.Tensor:
+    return patches.float()
+
+
+def make_patches(num_patches: int = 4, seed: int = 0, repeats=None, **options) -> RandomPatches:
+    images = ResidentImages.from_tensors(make_images())
+    return RandomPatches(
+        images, [1.0, 5.0, 9.0, 3.0], num_patches, PatchOptions(32, **options), unchanged, seed, repeats
+    )
+
+
+def draws_of(patches: RandomPatches, pairs: np.ndarray, epoch: int = 0):
+    indices = patches.pair_images[pairs]
+    uniforms = uniform_draws(patches.seed, epoch, indices, patches.pair_patches[pairs], NUM_DRAWS)
+    images = patches.images
+    return indices, draw_patches(uniforms, images.heights[indices], images.widths[indices], patches.options)
+
+
+def test_draws_are_uniform_and_independent():
+    images, numbers = np.repeat(np.arange(100), 100), np.tile(np.arange(100), 100)
+    draws = uniform_draws(0, 0, images, numbers, 6)
+    assert draws.shape == (10000, 6) and draws.min() >= 0 and draws.max() < 1
+    counts = np.apply_along_axis(lambda column: np.histogram(column, 10, (0, 1))[0], 0, draws)
+    assert abs(counts - 1000).max() < 150  # 5 standard deviations
+    others = [uniform_draws(seed, epoch, images, numbers, 1)[:, 0] for seed, epoch in ((1, 0), (0, 1))]
+    columns = np.column_stack([draws, np.roll(draws[:, 0], 1), np.roll(draws[:, 0], 100), *others])
+    correlations = np.corrcoef(columns, rowvar=False) - np.eye(columns.shape[1])
+    assert abs(correlations).max() < 0.05
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 150), (500, 20)])
 def test_boxes_are_distributed_as_torchvisions(height, width):
-    rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    image = torch.zeros(1, height, width)
-    ours = np.array([draw_resized_box(rng, height, width, (0.08, 1.0)) for _ in range(4000)])
-    theirs = np.array([RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
+    image, count = torch.zeros(1, height, width), 4000
+    draws = uniform_draws(0, 0, np.arange(count), np.zeros(count, int), NUM_DRAWS)
+    ours = draw_resized_boxes(draws, np.full(count, height), np.full(count, width), (0.08, 1.0))
+    theirs = np.array([RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(count)])
     assert (ours[:, :2] >= 0).all() and (ours[:, 2:] > 0).all()
     assert (ours[:, 0] + ours[:, 2] <= height).all() and (ours[:, 1] + ours[:, 3] <= width).all()
     for column in range(4):  # top, left, height, width
@@ -40,51 +74,109 @@ def test_boxes_are_distributed_as_torchvisions(height, width):
         assert abs(ours[:, column].std() - theirs[:, column].std()) < 0.1 * spread
 
 
-def test_a_resized_patch_is_torchvisions_antialiased_resize():
-    image, options = make_images(1)[0], PatchOptions(32)
-    box = draw_resized_box(np.random.default_rng(7), *image.shape[1:], options.crop_scale)
-    expected = transforms.resized_crop(image, *box, size=[32, 32], antialias=True)
-    assert torch.equal(cut_patch(image, np.random.default_rng(7), options), expected)
+@pytest.mark.parametrize("crop", ["resized", "native"])
+def test_matrix_products_give_torchvisions_antialiased_resize(crop, monkeypatch):
+    monkeypatch.setattr(bilinear, "CHUNK_BYTES", 2**18)  # several chunks
+    patches = make_patches(12, crop=crop, flip_probability=0, grayscale_probability=0)
+    indices, draws = draws_of(patches, np.arange(len(patches)))
+    ours = cut_patches(patches.images, indices, draws, 32) / 255
+    for row, index in enumerate(indices):
+        (top, left, height, width), size, start = draws.boxes[row], draws.sizes[row].tolist(), draws.starts[row]
+        crop_pixels = make_images()[index][:, top : top + height, left : left + width] / 255
+        theirs = transforms.resize(crop_pixels, size, antialias=True)
+        theirs = theirs[:, start[0] : start[0] + 32, start[1] : start[1] + 32]
+        assert torch.allclose(ours[row], theirs, atol=1e-5, rtol=0), (row, index)
+
+
+def test_a_patch_of_uint8_is_torchvisions_own_resize_of_uint8():
+    patches = make_patches(12, flip_probability=0, grayscale_probability=0)
+    indices, draws = draws_of(patches, np.arange(len(patches)))
+    pixels, _ = patches.batch(0, np.arange(len(patches)))
+    for row, index in enumerate(indices):
+        theirs = transforms.resized_crop(
+            make_images()[index], *draws.boxes[row].tolist(), size=[32, 32], antialias=True
+        )
+        assert torch.equal(pixels[row], theirs.float())
+        assert torch.equal(cut_patch(patches.images[int(index)], draws, row, 32), theirs)
+
+
+def test_both_ways_flip_and_gray_the_same_patches():
+    patches = make_patches(12, flip_probability=0.5, grayscale_probability=0.5)
+    pairs = np.arange(len(patches))
+    pixels, _ = patches.batch(0, pairs)
+    products = cut_patches(patches.images, *draws_of(patches, pairs), 32)
+    assert (products - pixels).abs().max() < 2.5  # uint8 is rounded after each side, and once more where it is gray
 
 
 def test_a_native_patch_is_a_part_of_the_image():
-    image = make_images(1)[0]
-    patch = cut_patch(image, np.random.default_rng(0), PatchOptions(32, crop="native"))
-    windows = image.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4)  # (tops, lefts, 3, 32, 32)
-    assert (windows == patch).flatten(2).all(dim=2).sum() == 1
+    patches = make_patches(crop="native", flip_probability=0, grayscale_probability=0)
+    for pair in range(12):  # of the images that are large enough
+        pixels, _ = patches.batch(0, np.array([pair]))
+        windows = make_images()[patches.pair_images[pair]].unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4)
+        assert (windows == pixels[0]).flatten(2).all(dim=2).any()
 
 
-def test_a_native_patch_of_a_small_image_is_enlarged():
-    assert cut_patch(make_images(1)[0], np.random.default_rng(0), PatchOptions(128, crop="native")).shape == (
-        3,
-        128,
-        128,
-    )
+def test_a_native_patch_of_a_small_image_is_cut_from_it_enlarged():
+    patches = make_patches(crop="native", flip_probability=0, grayscale_probability=0)
+    enlarged = transforms.resize(make_images()[3], [32, 112], antialias=True).float()
+    pixels, _ = patches.batch(0, np.array([12]))
+    assert (enlarged.unfold(2, 32, 1).permute(2, 0, 1, 3) == pixels).flatten(1).all(dim=1).any()
 
 
 def test_a_patch_depends_on_seed_epoch_image_and_number_alone():
-    dataset = make_dataset()
-    together = dataset.__getitems__([0, 5, 11, 2])
-    assert together["patches"].shape == (4, 3, 32, 32)
-    assert together["patches"].dtype == torch.uint8
-    assert together["labels"].tolist() == [1.0, 5.0, 9.0, 1.0]
+    patches = make_patches()
+    together, labels = patches.batch(0, np.array([0, 5, 11, 2]))
+    assert together.shape == (4, 3, 32, 32) and together.dtype == torch.float32
+    assert together.is_contiguous(memory_format=torch.channels_last)
+    assert labels.tolist() == [1.0, 5.0, 9.0, 1.0]
     torch.manual_seed(1)
-    assert torch.equal(make_dataset().__getitems__([5])["patches"][0], together["patches"][1])
-    dataset.set_epoch(1)
-    assert not torch.equal(dataset.__getitems__([5])["patches"][0], together["patches"][1])
-    assert not torch.equal(make_dataset(seed=1).__getitems__([5])["patches"][0], together["patches"][1])
+    alone = np.array([5])
+    assert torch.equal(make_patches().batch(0, alone)[0][0], together[1])
+    assert torch.equal(make_patches(num_patches=2).batch(0, np.array([3]))[0][0], together[1])  # image 1, patch 1
+    assert not torch.equal(patches.batch(1, alone)[0][0], together[1])
+    assert not torch.equal(make_patches(seed=1).batch(0, alone)[0][0], together[1])
+
+
+def test_an_epoch_has_every_pair_once_in_an_order_of_its_own():
+    patches = make_patches()
+    assert sorted(patches.order(0)) == list(range(16)) == sorted(patches.order(1))
+    assert patches.order(0).tolist() == make_patches().order(0).tolist() != patches.order(1).tolist()
+    assert patches.order(0).tolist() != make_patches(seed=1).order(0).tolist()
+
+
+def test_a_repeated_image_brings_other_patches():
+    patches = make_patches(num_patches=2, repeats=[1, 3, 1, 1])
+    assert len(patches) == 12
+    assert patches.pair_images.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 3, 3]
+    pixels, _ = patches.batch(0, np.arange(2, 8))
+    assert len({patch.numpy().tobytes() for patch in pixels}) == 6
+
+
+def test_images_that_lie_elsewhere_are_copied_as_a_batch_needs_them():
+    images = ResidentImages.from_tensors(make_images())
+    chosen = images.select(np.array([3, 1]), torch.device("cpu"))
+    assert len(chosen) == 2 and chosen.num_bytes == 3 * (20 * 70 + 300 * 210)
+    assert torch.equal(chosen[0], images[3]) and torch.equal(chosen[1], images[1])
+
+
+def test_images_take_three_bytes_a_pixel():
+    images = ResidentImages.from_tensors(make_images())
+    assert images.num_bytes == sum(3 * height * width for height, width in SIZES)
+    assert all(torch.equal(images[index], image) for index, image in enumerate(make_images()))
+    with pytest.raises(ValueError, match=r"12 bytes of uint8, got 11"):
+        ResidentImages(torch.zeros(11, dtype=torch.uint8), [2], [2])
 
 
 def test_flips_and_grays_come_as_often_as_asked():
     def count_gray(probability: float) -> int:
-        patches = make_dataset(200, grayscale_probability=probability).__getitems__(list(range(600)))["patches"]
-        return int((patches == patches[:, :1]).flatten(1).all(dim=1).sum())
+        pixels, _ = make_patches(600, grayscale_probability=probability).batch(0, np.arange(2400))
+        return int((pixels == pixels[:, :1]).flatten(1).all(dim=1).sum())
 
     assert count_gray(0) == 0
-    assert 60 < count_gray(0.15) < 120  # of 600
-    assert count_gray(1) == 600
-    plain = make_dataset(flip_probability=0, grayscale_probability=0).__getitems__([0, 1])["patches"]
-    flipped = make_dataset(flip_probability=1, grayscale_probability=0).__getitems__([0, 1])["patches"]
+    assert 290 < count_gray(0.15) < 430  # 360 and 4 standard deviations
+    assert count_gray(1) == 2400
+    plain, _ = make_patches(flip_probability=0, grayscale_probability=0).batch(0, np.array([0, 1]))
+    flipped, _ = make_patches(flip_probability=1, grayscale_probability=0).batch(0, np.array([0, 1]))
     assert torch.equal(flipped, plain.flip(-1))
 
 
@@ -95,6 +187,6 @@ def test_wrong_options_are_refused(options):
 
 
 def test_balancing_repeats_the_images_of_rare_scores():
-    assert balanced_indices([1, 1, 1, 1, 7, 3, 3.2]) == [0, 1, 2, 3, 4, 4, 4, 4, 5, 5, 6, 6]
-    assert balanced_indices([2, 5, 9]) == [0, 1, 2]
-    assert balanced_indices([1, 1, 1, 2, 2]) == [0, 1, 2, 3, 3, 4, 4]
+    assert balanced_repeats([1, 1, 1, 1, 7, 3, 3.2]) == [1, 1, 1, 1, 4, 2, 2]
+    assert balanced_repeats([2, 5, 9]) == [1, 1, 1]
+    assert balanced_repeats([1, 1, 1, 2, 2]) == [1, 1, 1, 2, 2]
