@@ -121,3 +121,10 @@ def new_folder(output_dir: Path) -> Iterator[Path]:
             output_dir.resolve().rmdir()
         output_dir.resolve().parent.mkdir(parents=True, exist_ok=True)
         unfinished.rename(output_dir.resolve())
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 file that, whenever the process ends, is there whole, as before, or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

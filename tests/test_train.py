@@ -15,6 +15,10 @@ import prepare_dataset
 import train
 from hybridiqa.backbones import load_backbone
 from hybridiqa.loading import hub_class
+from hybridiqa.model_building import build_model, build_optimizer
+from hybridiqa.run_report import without_nan
+from hybridiqa.training import merit
+from hybridiqa.training_arguments import TrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def test_it_learns_to_tell_sharp_from_blurred_and_writes_a_folder_ready_for_the_
     assert set(metrics["test"]) == {"srcc", "plcc", "krcc", "rmse"}
     assert metrics["num_images"] == {"train": 20, "validation": 6, "test": 6}
     assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3, 4]
-    best = max(metrics["history"], key=lambda row: train.merit(row["validation"]))
+    best = max(metrics["history"], key=lambda row: merit(row["validation"]))
     assert metrics["best_epoch"] == best["epoch"]
     saved = json.loads((tmp_path / "out" / "training_arguments.json").read_text())
     assert saved["learning_rate"] == 1e-3 and saved["seed"] == 0
@@ -74,10 +78,10 @@ def test_the_same_command_twice_gives_the_same_weights_and_metrics(prepared, tin
 
 def test_where_srcc_cannot_choose_the_smaller_error_does():
     undefined = {"srcc": float("nan"), "rmse": 0.5}
-    assert train.merit(undefined | {"rmse": 0.1}) > train.merit(undefined)
-    assert train.merit({"srcc": 0.2, "rmse": 3.0}) > train.merit(undefined)
-    assert train.merit({"srcc": 0.5, "rmse": 1.0}) > train.merit({"srcc": 0.5, "rmse": 2.0})
-    assert json.loads(json.dumps(train.without_nan({"a": [undefined]}))) == {"a": [{"srcc": None, "rmse": 0.5}]}
+    assert merit(undefined | {"rmse": 0.1}) > merit(undefined)
+    assert merit({"srcc": 0.2, "rmse": 3.0}) > merit(undefined)
+    assert merit({"srcc": 0.5, "rmse": 1.0}) > merit({"srcc": 0.5, "rmse": 2.0})
+    assert json.loads(json.dumps(without_nan({"a": [undefined]}))) == {"a": [{"srcc": None, "rmse": 0.5}]}
 
 
 def test_both_parameter_groups_follow_the_schedule(prepared, tiny_config, tmp_path):
@@ -89,11 +93,11 @@ def test_both_parameter_groups_follow_the_schedule(prepared, tiny_config, tmp_pa
 
 
 def test_the_defaults_are_the_published_recipe(tmp_path):
-    args = train.TrainingArguments(dataset="data", output_dir=str(tmp_path / "out"))
+    args = TrainingArguments(dataset="data", output_dir=str(tmp_path / "out"))
     assert (args.learning_rate, args.hyper_learning_rate_factor, args.weight_decay) == (4e-6, 10, 2.5e-3)
     assert (args.beta1, args.beta2, args.batch_size, args.num_epochs) == (0.95, 0.98, 300, 9)
     assert (args.num_train_patches, args.num_eval_patches, args.lr_decay_epochs) == (400, 25, 6)
-    optimizer = train.build_optimizer(model := make_tiny_model(), args)
+    optimizer = build_optimizer(model := make_tiny_model(), args)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([4e-6, 4e-5])
     assert all(group["weight_decay"] == 2.5e-3 and group["betas"] == (0.95, 0.98) for group in optimizer.param_groups)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
@@ -139,8 +143,8 @@ def test_torchvision_weights_give_the_features_of_torchvision(tmp_path):
 def test_a_backbone_folder_is_the_start_and_brings_its_architecture(tmp_path):
     backbone = AutoBackbone.from_config(BACKBONES["convnext"])
     backbone.save_pretrained(tmp_path / "backbone")
-    args = train.TrainingArguments("data", str(tmp_path / "out"), pretrained_backbone=str(tmp_path / "backbone"))
-    model = train.build_model(args)
+    args = TrainingArguments("data", str(tmp_path / "out"), pretrained_backbone=str(tmp_path / "backbone"))
+    model = build_model(args)
     assert model.config.backbone_config.model_type == "convnext"
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[name], tensor), name
@@ -180,10 +184,10 @@ def test_wrong_usage_is_one_clear_line_and_leaves_nothing(prepared, tiny_config,
 
 
 def test_an_architecture_can_be_a_file_and_must_be_ours(prepared, tiny_config, tmp_path, capsys):
-    args = train.TrainingArguments(
+    args = TrainingArguments(
         "data", str(tmp_path / "out"), config=str(tiny_config / "config.json"), from_scratch=True
     )
-    assert train.build_model(args).config.patch_size == TINY_SIZES["patch_size"]
+    assert build_model(args).config.patch_size == TINY_SIZES["patch_size"]
     BACKBONES["resnet"].save_pretrained(tmp_path / "resnet")
     options = ["--config", str(tmp_path / "resnet"), "--from_scratch"]
     assert train.main(arguments(prepared, tmp_path / "out", *options)) == 2
@@ -205,4 +209,4 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tiny_config, tmp_path
         model_class, "_score_patches", lambda self, patches: score_patches(self, patches) * float("nan")
     )
     assert train.main(arguments(prepared, tmp_path / "out", "--config", str(tiny_config), "--from_scratch")) == 1
-    assert "the loss is nan in epoch 1, step 1" in capsys.readouterr().err
+    assert "the loss is not finite in step 1 (epoch 1, step 1)" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""What a finished run leaves beside its model: metrics, predictions, plots and the model card."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from hybridiqa.files import write_text_atomically
+from hybridiqa.metrics import bootstrap_intervals, compute_metrics, score_quantiles
+from hybridiqa.model_card import RunFacts, SplitFacts, write_model_card
+from hybridiqa.plots import plot_predictions, plot_training
+from hybridiqa.training import Progress, Split, predict
+from hybridiqa.training_arguments import TrainingArguments
+
+METRICS_FILE = "metrics.json"
+
+
+def without_nan(value):
+    """The same with null for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_json(path: Path, value) -> None:
+    """Indented JSON, there whole or not at all; NaN becomes null."""
+    write_text_atomically(path, json.dumps(without_nan(value), indent=2) + "\n")
+
+
+def _write_rows(path: Path, header: list[str], rows: list[list]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def write_run(
+    model: PreTrainedModel,
+    data: dict[str, Split],
+    progress: Progress,
+    args: TrainingArguments,
+    accelerator: Accelerator,
+    output_dir: Path,
+    data_hash: str,
+) -> dict:
+    """Score the splits that were not learned from by the best model, as its users will load it, and write all results.
+
+    Args:
+        model: the best epoch's, loaded from its folder.
+        data: the run's splits by name.
+
+    Returns:
+        What `metrics.json` holds; that file is written last, and says that the run is complete.
+    """
+    scored = {name: split for name, split in data.items() if name != "train"}
+    predictions = {name: predict(model, split.images, accelerator) for name, split in scored.items()}
+    results = {
+        "num_images": {name: len(split.scores) for name, split in data.items()},
+        "best_epoch": progress.best["epoch"],
+        "num_steps": progress.step,
+    }
+    for name, split in scored.items():
+        results[name] = compute_metrics(predictions[name], split.scores, split.groups)
+    results["intervals"] = {
+        name: bootstrap_intervals(predictions[name], split.scores, split.groups) for name, split in scored.items()
+    }
+    results["history"] = progress.history
+    if not accelerator.is_main_process:
+        return results
+    model.config.score_quantiles = score_quantiles(predictions["validation"])
+    model.save_pretrained(output_dir)
+    rows = [
+        [name, path, score, prediction]
+        for name, split in scored.items()
+        for path, score, prediction in zip(split.paths, split.scores, predictions[name], strict=True)
+    ]
+    _write_rows(output_dir / "predictions.csv", ["split", "path", "score", "prediction"], rows)
+    _write_rows(output_dir / "losses.csv", ["step", "loss"], progress.losses)
+    plot_training(progress.history, progress.losses, output_dir / "training.png")
+    for name, split in scored.items():
+        plot_predictions(predictions[name], split.scores, output_dir / f"{name}.png", f"{name} split")
+    write_model_card(output_dir, _card_facts(model, data, results, args, accelerator, data_hash))
+    write_json(output_dir / METRICS_FILE, results)
+    return results
+
+
+def _card_facts(
+    model: PreTrainedModel,
+    data: dict[str, Split],
+    results: dict,
+    args: TrainingArguments,
+    accelerator: Accelerator,
+    data_hash: str,
+) -> RunFacts:
+    splits = {
+        name: SplitFacts(
+            len(split.scores),
+            len(set(split.groups)) if split.groups else None,
+            results.get(name, {}),
+            results["intervals"].get(name, {}),
+        )
+        for name, split in data.items()
+    }
+    return RunFacts(
+        dataset=args.dataset,
+        dataset_hash=data_hash,
+        splits=splits,
+        score_range=model.config.score_range,
+        score_quantiles=model.config.score_quantiles,
+        num_epochs=len(results["history"]),
+        best_epoch=results["best_epoch"],
+        num_steps=results["num_steps"],
+        num_eval_patches=model.image_processor.num_patches,
+        seed=args.seed,
+        command=sys.argv,
+        device=f"{accelerator.num_processes} x {accelerator.device.type}",
+        precision=f"trained in {accelerator.mixed_precision} mixed precision, measured in {model.dtype}",
+    )

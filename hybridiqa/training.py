@@ -1,0 +1,328 @@
+"""The training loop: one model, one split to learn from, one to choose by."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from datasets import Dataset
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from hybridiqa import checkpoints
+from hybridiqa.dataset_loading import load_resident
+from hybridiqa.metrics import compute_metrics
+from hybridiqa.model_building import build_optimizer
+from hybridiqa.patch_sampling import RandomPatches, balanced_repeats
+from hybridiqa.resident_images import ResidentImages
+from hybridiqa.training_arguments import TrainingArguments
+
+logger = get_logger(__name__)
+
+GROUP_NAMES = ("backbone", "hyper_network")  # of the optimiser's parameter groups, in their order
+
+
+@dataclass
+class Split:
+    """One split in memory: the decoded pictures, and what is known of each."""
+
+    images: ResidentImages
+    scores: list[float]
+    paths: list[str]
+    groups: list[str] | None
+
+    @classmethod
+    def load(cls, dataset: Dataset, device: torch.device, args: TrainingArguments) -> Split:
+        """Decode a prepared split into memory of the device, or pinned memory where it would not fit."""
+        columns = dataset.column_names
+        return cls(
+            load_resident(dataset, device, args.device_memory_share, args.num_workers),
+            [float(score) for score in dataset["score"]],
+            list(dataset["path"]) if "path" in columns else [f"row {row}" for row in range(len(dataset))],
+            list(dataset["group"]) if "group" in columns else None,
+        )
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it is in every checkpoint.
+
+    Args:
+        epoch: whole epochs done.
+        step: steps done in all.
+        epoch_step: steps done in the epoch that has begun.
+        loss_sum: of the patches of that epoch.
+        losses: [step, mean loss of the steps since the last such row].
+        history: one row of numbers an epoch.
+        best: the row that is best on validation, and the folder of its `model`.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    epoch_step: int = 0
+    loss_sum: float = 0.0
+    losses: list[list[float]] = field(default_factory=list)
+    history: list[dict] = field(default_factory=list)
+    best: dict | None = None
+
+
+def predict(model: PreTrainedModel, images: ResidentImages, accelerator: Accelerator) -> list[float]:
+    """Scores by `model.score`; the images are shared among the processes.
+
+    A model in training scores in the run's mixed precision; one that was loaded, as its users will.
+    """
+    num_rounds = math.ceil(len(images) / accelerator.num_processes)
+    scores = torch.zeros(num_rounds, device=accelerator.device)
+    for position in tqdm(range(num_rounds), desc="score", leave=False, disable=_is_quiet(accelerator)):
+        # Every process scores equally often, as sharded models need; what is beyond the last image is dropped below.
+        index = min(position * accelerator.num_processes + accelerator.process_index, len(images) - 1)
+        scores[position] = model.score(images[index])[0]
+    gathered = accelerator.gather(scores).view(accelerator.num_processes, num_rounds)
+    scores = gathered.T.flatten()[: len(images)].tolist()
+    if not all(map(math.isfinite, scores)):
+        raise FloatingPointError("the scores are no longer finite: lower --learning_rate")
+    return scores
+
+
+def merit(metrics: dict[str, float]) -> tuple[float, float]:
+    """What the best epoch has most of: SRCC, and where that is tied or not defined, the smaller error."""
+    return (metrics["srcc"] if math.isfinite(metrics["srcc"]) else -1.0, -metrics["rmse"])
+
+
+def format_metrics(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name.upper()} {value:.4f}" for name, value in metrics.items())
+
+
+def _is_quiet(accelerator: Accelerator) -> bool | None:
+    return None if accelerator.is_main_process else True  # None: a bar only on a terminal
+
+
+class Trainer:
+    """Trains a model, writes checkpoints, and keeps the epoch that is best on validation.
+
+    What a step computes depends on the arguments and its number alone, not on the number of processes nor on how often
+    the run was stopped.
+
+    Args:
+        model: on the accelerator's device.
+        train, validation: validation is scored after every epoch.
+        checkpoints_dir: where checkpoints are written.
+        data_hash: of the dataset; a checkpoint of other data is refused.
+    """
+
+    def __init__(
+        self,
+        args: TrainingArguments,
+        model: PreTrainedModel,
+        train: Split,
+        validation: Split,
+        accelerator: Accelerator,
+        checkpoints_dir: Path,
+        data_hash: str = "",
+    ):
+        self.args, self.accelerator, self.validation, self.train = args, accelerator, validation, train
+        self.checkpoints_dir, self.data_hash = checkpoints_dir, data_hash
+        self.patches = RandomPatches(
+            train.images,
+            train.scores,
+            args.num_train_patches,
+            args.patch_options(model.config.patch_size),
+            model.image_processor.normalize_patches,
+            args.seed,
+            repeats=balanced_repeats(train.scores) if args.balance_scores else None,
+            device=accelerator.device,
+        )
+        is_split_over_gpus = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
+        if is_split_over_gpus and not args.freeze_batch_norm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if args.compile:
+            model.backbone.compile()
+        self.model = model
+        self.prepared, self.optimizer = accelerator.prepare(model, build_optimizer(model, args))
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.progress = Progress()
+        self._reset_sums()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.patches) / self.args.batch_size)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs or steps are done, or none was better for too long."""
+        progress, args = self.progress, self.args
+        if progress.epoch >= args.num_epochs or (args.max_steps and progress.step >= args.max_steps):
+            return True
+        waited = progress.history[-1]["epoch"] - progress.best["epoch"] if progress.best else 0
+        return bool(args.early_stopping_patience) and waited >= args.early_stopping_patience
+
+    def fit(self) -> Progress:
+        """Train to the end from where the run stands.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite; the last checkpoint stays.
+        """
+        while not self.is_finished:
+            self._train_epoch()
+            self._validate()
+            self._save()
+        return self.progress
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises:
+            ValueError: it was trained on other data.
+        """
+        folder = checkpoints.latest_state(self.checkpoints_dir)
+        if folder is None:
+            return
+        state = checkpoints.read_progress(folder)
+        if state.pop("data_hash") != self.data_hash:
+            raise ValueError(f"--resume goes on with the same data, and {folder} was trained on other pictures")
+        self.accelerator.load_state(str(folder))
+        self.progress = Progress(**state)
+        logger.info(f"goes on from {folder.name}")
+
+    def _save(self) -> None:
+        state = asdict(self.progress) | {"data_hash": self.data_hash}
+        limit = self.args.save_total_limit
+        checkpoints.save_state(self.accelerator, self.checkpoints_dir, self.progress.step, state, limit)
+
+    def _rates(self) -> list[float]:
+        factor = self.args.lr_decay_factor ** (self.progress.epoch // self.args.lr_decay_epochs)
+        return [rate * factor for rate in self.base_rates]
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        order, size = self.patches.order(epoch), self.args.batch_size
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _train_epoch(self) -> None:
+        """The rest of the epoch that the run stands in, or as much of it as --max_steps allows."""
+        progress, args = self.progress, self.args
+        for group, rate in zip(self.optimizer.param_groups, self._rates(), strict=True):
+            group["lr"] = rate
+        self.prepared.train()
+        self._freeze_batch_norm()
+        batches = self._batches(progress.epoch)
+        bar = tqdm(
+            desc=f"epoch {progress.epoch + 1}/{args.num_epochs}",
+            total=len(self.patches),
+            initial=sum(map(len, batches[: progress.epoch_step])),
+            unit="patch",
+            leave=False,
+            disable=_is_quiet(self.accelerator),
+        )
+        with bar:
+            for batch in batches[progress.epoch_step :]:
+                self._step(batch)
+                is_last = progress.epoch_step == len(batches) or progress.step == args.max_steps
+                is_saved = progress.step % args.save_steps == 0 and not is_last  # the epoch's end saves by itself
+                if is_last or is_saved or progress.step % args.logging_steps == 0:
+                    self._collect_losses(bar)
+                bar.update(len(batch))
+                if is_saved:
+                    self._save()
+                if is_last:
+                    break
+
+    def _freeze_batch_norm(self) -> None:
+        for module in self.model.modules():
+            if self.args.freeze_batch_norm and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+    def _step(self, pairs: np.ndarray) -> None:
+        """One update from a batch of (image, patch) pairs, of which every process computes a share, part by part."""
+        accelerator, progress = self.accelerator, self.progress
+        entropy = (self.args.seed, progress.step, accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))  # for backbones that drop paths
+        shares = np.array_split(pairs, accelerator.num_processes)
+        num_parts = min(self.args.gradient_accumulation_steps, len(shares[0]))
+        parts = np.array_split(shares[accelerator.process_index], num_parts)
+        for number, part in enumerate(parts):
+            is_last = number == num_parts - 1
+            with nullcontext() if is_last else accelerator.no_sync(self.prepared):
+                self._backward(part, pairs)
+        if self.args.max_grad_norm:
+            accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._num_summed += len(pairs)
+        progress.step += 1
+        progress.epoch_step += 1
+
+    def _backward(self, part: np.ndarray, pairs: np.ndarray) -> None:
+        """Gradients of a part's share in the mean loss of the whole batch."""
+        num_processes = self.accelerator.num_processes
+        # A process without a patch of its own takes part all the same: the others wait for its gradients, here 0.
+        pixel_values, labels = self.patches.batch(self.progress.epoch, part if len(part) else pairs[:1])
+        loss = self.prepared(pixel_values, labels).loss
+        self.accelerator.backward(loss * (len(part) * num_processes / len(pairs)))  # processes are averaged
+        loss_sum = loss.detach().to(self._sums.dtype) * len(part)
+        is_first_bad = ~loss_sum.isfinite() & (self._sums[1] < 0)
+        self._sums[0] += loss_sum
+        self._sums[1] = torch.where(is_first_bad, self.progress.epoch_step, self._sums[1])
+
+    def _reset_sums(self) -> None:
+        # The loss, and the first step of the epoch where it was not finite; reading them has to wait for the device.
+        dtype = torch.float32 if self.accelerator.device.type == "mps" else torch.float64
+        self._sums = torch.tensor([0.0, -1.0], dtype=dtype, device=self.accelerator.device)
+        self._num_summed = 0
+
+    def _collect_losses(self, bar: tqdm) -> None:
+        """Read the losses since the last time from all processes, and stop the run where they are not finite."""
+        sums = self.accelerator.gather(self._sums.unsqueeze(0)).tolist()  # (processes, 2)
+        if bad_steps := [int(step) for _, step in sums if step >= 0]:
+            raise FloatingPointError(self._describe_failure(min(bad_steps)))
+        loss_sum = sum(process_sum for process_sum, _ in sums)
+        loss = loss_sum / self._num_summed
+        progress = self.progress
+        progress.loss_sum += loss_sum
+        progress.losses.append([progress.step, loss])
+        rates = {f"learning_rate/{name}": rate for name, rate in zip(GROUP_NAMES, self._rates(), strict=True)}
+        self.accelerator.log({"loss": loss, "epoch": progress.epoch + 1} | rates, step=progress.step)
+        srcc = progress.history[-1]["validation"]["srcc"] if progress.history else math.nan
+        bar.set_postfix(loss=f"{loss:.3f}", srcc=f"{srcc:.3f}", refresh=False)
+        self._reset_sums()
+
+    def _describe_failure(self, epoch_step: int) -> str:
+        progress = self.progress
+        pairs = self._batches(progress.epoch)[epoch_step]
+        paths = sorted({self.train.paths[index] for index in self.patches.pair_images[pairs]})
+        last = checkpoints.latest_state(self.checkpoints_dir)
+        rates = ", ".join(f"{rate:g}" for rate in self._rates())
+        return (
+            f"the loss is not finite in step {progress.step - progress.epoch_step + epoch_step + 1} "
+            f"(epoch {progress.epoch + 1}, step {epoch_step + 1}), at the learning rates {rates}. "
+            f"The last good checkpoint is {last.name if last else 'none'}. "
+            f"Lower --learning_rate, or look at the batch's images: {', '.join(paths)}"
+        )
+
+    def _validate(self) -> None:
+        """Close the epoch: score the validation split, and keep the model if no epoch was better."""
+        progress, num_epochs = self.progress, self.args.num_epochs
+        scores = predict(self.model, self.validation.images, self.accelerator)
+        metrics = compute_metrics(scores, self.validation.scores, self.validation.groups)
+        num_patches = sum(map(len, self._batches(progress.epoch)[: progress.epoch_step]))
+        row = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "learning_rates": self._rates(),
+            "loss": progress.loss_sum / num_patches,
+            "validation": metrics,
+        }
+        logger.info(f"epoch {row['epoch']}/{num_epochs}: loss {row['loss']:.4f}, validation {format_metrics(metrics)}")
+        self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
+        progress.history.append(row)
+        if progress.best is None or merit(metrics) > merit(progress.best["validation"]):
+            state_dict = self.accelerator.get_state_dict(self.prepared)
+            name = checkpoints.save_model(self.accelerator, self.checkpoints_dir, row["epoch"], self.model, state_dict)
+            progress.best = row | {"model": name}
+        progress.epoch, progress.epoch_step, progress.loss_sum = row["epoch"], 0, 0.0
