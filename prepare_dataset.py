@@ -32,6 +32,7 @@ from hybridiqa.artifacts import synthesize
 from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage, read_hybrid_folder, read_scored_folder
 from hybridiqa.files import as_text, check_new_folder, extract_zip, new_folder, walk_files
 from hybridiqa.loading import first_line
+from hybridiqa.near_duplicates import merge_near_duplicates
 from hybridiqa.rgb import to_rgb
 from hybridiqa.splits import split_by_group
 
@@ -152,22 +153,36 @@ def _read(source_dir: Path, args: argparse.Namespace) -> FolderContents:
     return contents
 
 
-def _split(records: list[ScoredImage], args: argparse.Namespace) -> dict[str, list[ScoredImage]]:
-    """Records by split name; a split whose fraction is 0 is left out."""
+def _named_for_test(records: list[ScoredImage], test_groups: str | None) -> set[str]:
+    """Relative paths of the pictures whose group `--test_groups` names; none without it."""
+    if test_groups is None:
+        return set()
+    chosen = {record.relative_path for record in records if re.fullmatch(test_groups, record.group)}
+    if not chosen:
+        raise ValueError(f"no group matches --test_groups {test_groups!r} whole (one is {records[0].group!r})")
+    return chosen
+
+
+def _split(records: list[ScoredImage], named: set[str], args: argparse.Namespace) -> dict[str, list[ScoredImage]]:
+    """Records by split name; a split whose fraction is 0 is left out. The groups of pictures named become test."""
     fractions = [1 - args.validation_fraction - args.test_fraction, args.validation_fraction, args.test_fraction]
     chosen = []
-    if args.test_groups is not None:
+    if named:
         fractions = [1 - args.validation_fraction, args.validation_fraction]
-        chosen = [record for record in records if re.fullmatch(args.test_groups, record.group)]
-        if not chosen:
-            raise ValueError(f"no group matches --test_groups {args.test_groups!r} whole (one is {records[0].group!r})")
-        records = [record for record in records if not re.fullmatch(args.test_groups, record.group)]
+        test_groups = {record.group for record in records if record.relative_path in named}
+        chosen = [record for record in records if record.group in test_groups]
+        records = [record for record in records if record.group not in test_groups]
     indices = split_by_group([r.score for r in records], [r.group for r in records], fractions, args.seed)
     splits = [[records[index] for index in split] for split in indices] + ([chosen] if chosen else [])
     return {name: split for name, split in zip(SPLIT_NAMES, splits, strict=True) if split}
 
 
-def _report(splits: dict[str, list[ScoredImage]], contents: FolderContents, args: argparse.Namespace) -> dict:
+def _report(
+    splits: dict[str, list[ScoredImage]],
+    contents: FolderContents,
+    near_duplicates: list[list[str]] | None,
+    args: argparse.Namespace,
+) -> dict:
     summaries = {}
     for name, records in splits.items():
         bins = Counter(record.bin for record in records)
@@ -184,6 +199,7 @@ def _report(splits: dict[str, list[ScoredImage]], contents: FolderContents, args
         "unreadable": [{"path": path, "reason": reason} for path, reason in contents.unreadable],
         "missing": contents.missing,
         "not_images": contents.not_images,
+        "near_duplicates": near_duplicates,  # null where none were looked for
     }
 
 
@@ -191,6 +207,9 @@ def _print_report(report: dict) -> None:
     for name, split in report["splits"].items():
         print(f"{name}: {split['num_images']} images in {split['num_groups']} groups")
         print("   ", "  ".join(f"{bin_name}: {count}" for bin_name, count in split["bins"].items()))
+    if report["near_duplicates"] is not None:
+        num_merged = sum(len(cluster) for cluster in report["near_duplicates"])
+        print(f"near duplicates: {num_merged} images merged into {len(report['near_duplicates'])} groups")
     for title, names in (
         ("without a score", report["unscored"]),
         ("in the table, not in the folder", report["missing"]),
@@ -210,10 +229,14 @@ def prepare(args: argparse.Namespace) -> int:
         scratch_dir = unfinished.parent  # vanishes with the unfinished folder
         with _opened_source(args.source, scratch_dir) as source_dir:
             contents = _read(source_dir, args)
-            splits = _split(contents.records, args)
+            records, near_duplicates = contents.records, None
+            named = _named_for_test(records, args.test_groups)  # by the names that the user knows, before any merge
+            if args.deduplicate:
+                records, near_duplicates = merge_near_duplicates(records, num_workers=args.num_workers)
+            splits = _split(records, named, args)
             datasets = _build(splits, str(scratch_dir / "cache"), args.num_workers)
         datasets.save_to_disk(unfinished)
-        report = _report(splits, contents, args)
+        report = _report(splits, contents, near_duplicates, args)
         (unfinished / "report.json").write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
     _print_report(report)
     print(f"written to {args.output_dir}")
@@ -255,6 +278,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--test_fraction", type=float, default=0.1, help="share of the pictures (default 0.1)")
     add("--group_pattern", help="regular expression in the relative path; its group 1 (or all of it) names the group")
     add("--test_groups", help="regular expression of whole group names: they become test, whatever --test_fraction")
+    add(
+        "--deduplicate",
+        action="store_true",
+        help="merge the groups of pictures that are near duplicates (compressed again, resized, recoloured, mirrored, "
+        "slightly cropped), all of which are kept, on one side of the split; --test_groups matches the names before "
+        "that, and what is near to a test picture becomes test with its group",
+    )
     add("--scores_csv", type=Path, help="a table of scores, for pictures that are not in numbered folders")
     add("--file_column", default="file", help="with --scores_csv: paths relative to the source (default file)")
     add("--score_column", default="score", help="with --scores_csv (default score)")
@@ -277,6 +307,7 @@ def _check(args: argparse.Namespace) -> None:
         "--max_size": args.source and args.max_size,
         "--group_column": not args.scores_csv and args.group_column,
         "--scores_csv": args.synthesize_artifacts and args.scores_csv,
+        "--deduplicate": args.synthesize_artifacts and args.deduplicate,
     }
     for option, given in without_effect.items():
         if given:

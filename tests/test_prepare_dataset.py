@@ -9,7 +9,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from conftest import make_picture
+from PIL import Image, ImageOps
 
 import prepare_dataset
 from hybridiqa.dataset_loading import dataset_on_device, load_prepared
@@ -232,6 +233,7 @@ def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
         (("nowhere",), "there is no folder or zip 'nowhere'"),
         (("{source}", "--scores_csv", "nowhere.csv"), "nowhere.csv"),
         (("--synthesize_artifacts", "nowhere"), "'nowhere' is not a folder"),
+        (("--synthesize_artifacts", "{source}", "--deduplicate"), "--deduplicate has no effect here"),
     ],
 )
 def test_wrong_usage_is_one_line_and_leaves_nothing_behind(tmp_path, capsys, args, message):
@@ -276,3 +278,58 @@ def test_only_prepared_datasets_are_loaded(tmp_path):
     datasets.DatasetDict({"train": datasets.Dataset.from_dict({"score": [1.0]})}).save_to_disk(tmp_path / "lacking")
     with pytest.raises(ValueError, match=r"no column \['image'\]"):
         load_prepared(tmp_path / "lacking")
+
+
+def save_pictures_and_their_copies(folder: Path, num_pictures: int = 9) -> Path:
+    """Pictures in `9/`; of each a small mirrored copy in `Perfect/2/`, whose names differ."""
+    for bin_name in ("9", "Perfect/2"):
+        (folder / bin_name).mkdir(parents=True)
+    for seed in range(num_pictures):
+        picture = make_picture(120, 80, seed)
+        picture.save(folder / "9" / f"{seed}.png")
+        ImageOps.mirror(picture).resize((90, 60)).save(folder / "Perfect/2" / f"copy{seed}.jpg", quality=40)
+    return folder
+
+
+def seeds_of(split: datasets.Dataset) -> list[str]:
+    return sorted(Path(path).stem[-1] for path in split["path"])
+
+
+def test_deduplicate_keeps_near_duplicates_on_one_side_and_lists_them(tmp_path, capsys):
+    source = save_pictures_and_their_copies(tmp_path / "source")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", source)
+    fractions = ("--validation_fraction", 0.25, "--test_fraction", 0.25)
+    for name, given in (("folder", source), ("zip", tmp_path / "packed.zip")):
+        assert run(given, "--output_dir", tmp_path / name, "--deduplicate", *fractions) == 0
+        assert "near duplicates: 18 images merged into 9 groups" in capsys.readouterr().out
+        splits = load_prepared(tmp_path / name)
+        assert sorted(seed for split in splits.values() for seed in seeds_of(split)[::2]) == list("012345678")
+        assert all(seeds_of(split)[::2] == seeds_of(split)[1::2] for split in splits.values())
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        assert report["near_duplicates"] == [[f"9/{seed}.png", f"Perfect/2/copy{seed}.jpg"] for seed in range(9)]
+        assert sum(split["num_groups"] for split in report["splits"].values()) == 9
+
+
+def test_near_duplicates_are_looked_for_only_where_asked(tmp_path, capsys):
+    source = save_pictures_and_their_copies(tmp_path / "source")
+    assert run(source, "--output_dir", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["near_duplicates"] is None
+    assert "near duplicates" not in capsys.readouterr().out
+    assert sum(len(set(split["group"])) for split in load_prepared(tmp_path / "out").values()) == 18
+
+
+def test_what_is_near_to_a_test_picture_becomes_test_with_its_group(tmp_path, capsys):
+    source = save_pictures_and_their_copies(tmp_path / "source") / "9"
+    shutil.copytree(source.parent / "Perfect/2", source / "copies")
+    rows = ["file,score,scene"]
+    rows += [f"{seed}.png,5,scene{seed}" for seed in range(9)]
+    rows += [f"copies/copy{seed}.jpg,4,{'elsewhere' if seed < 3 else 'far'}" for seed in range(4)]
+    (tmp_path / "scores.csv").write_text("\n".join(rows))
+    command = (source, "--scores_csv", tmp_path / "scores.csv", "--group_column", "scene", "--deduplicate")
+    assert run(*command, "--output_dir", tmp_path / "out", "--test_groups", "scene1") == 0
+    splits = load_prepared(tmp_path / "out")
+    assert seeds_of(splits["test"]) == list("001122")  # the copies of 0, 1 and 2 were a group before
+    assert set(splits["test"]["group"]) == {"elsewhere"}
+    assert sorted(seeds_of(splits["train"]) + seeds_of(splits["validation"])) == list("3345678")
+    assert run(*command, "--output_dir", tmp_path / "none", "--test_groups", "nowhere") == 2
+    assert "no group matches" in capsys.readouterr().err
