@@ -1,4 +1,4 @@
-"""Training patches: the published distribution, torchvision's pixels, and draws that nothing but their place decides."""
+"""Training patches: the published distribution, torchvision's pixels, and draws that only their place decides."""
 
 import numpy as np
 import pytest

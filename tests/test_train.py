@@ -1,21 +1,31 @@
 """Training through the door, on a tiny dataset: what it learns, writes, repeats and refuses."""
 
+import csv
 import json
+import shutil
+import statistics
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import BACKBONES, TINY_SIZES, make_picture, make_tiny_model
+from datasets import Dataset, Features, concatenate_datasets, load_from_disk
+from datasets import Image as ImageFeature
+from huggingface_hub import ModelCard
 from PIL import Image, ImageFilter
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoBackbone, AutoModel
 
 import prepare_dataset
 import train
 from hybridiqa.backbones import load_backbone
+from hybridiqa.dataset_loading import image_sizes, load_resident
 from hybridiqa.loading import hub_class
 from hybridiqa.model_building import build_model, build_optimizer
+from hybridiqa.patch_sampling import RandomPatches
+from hybridiqa.resident_images import ResidentImages
 from hybridiqa.run_report import without_nan
 from hybridiqa.training import merit
 from hybridiqa.training_arguments import TrainingArguments
@@ -44,9 +54,20 @@ def tiny_config(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_new_process():
+    """Accelerate keeps its first precision for as long as a process lives."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def arguments(prepared: Path, output_dir: Path, *more: str) -> list[str]:
     fixed = ["--num_train_patches", "4", "--num_eval_patches", "1", "--batch_size", "16", "--num_epochs", "2"]
     return ["--dataset", str(prepared), "--output_dir", str(output_dir), *fixed, *more]
+
+
+def predictions(output_dir: Path) -> list[dict[str, str]]:
+    with open(output_dir / "predictions.csv", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_it_learns_to_tell_sharp_from_blurred_and_writes_a_folder_ready_for_the_hub(prepared, tiny_config, tmp_path):
@@ -54,15 +75,24 @@ def test_it_learns_to_tell_sharp_from_blurred_and_writes_a_folder_ready_for_the_
     assert train.main(arguments(prepared, tmp_path / "out", *options)) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["test"]["srcc"] > 0.7
-    assert set(metrics["test"]) == {"srcc", "plcc", "krcc", "rmse"}
+    assert set(metrics["test"]) == {"srcc", "plcc", "krcc", "rmse"} == set(metrics["intervals"]["test"])
+    low, high = metrics["intervals"]["test"]["rmse"]
+    assert low <= metrics["test"]["rmse"] <= high
     assert metrics["num_images"] == {"train": 20, "validation": 6, "test": 6}
     assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3, 4]
     best = max(metrics["history"], key=lambda row: merit(row["validation"]))
     assert metrics["best_epoch"] == best["epoch"]
     saved = json.loads((tmp_path / "out" / "training_arguments.json").read_text())
     assert saved["learning_rate"] == 1e-3 and saved["seed"] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"training.png", "validation.png", "test.png"}
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.eval_results[0].metric_value == pytest.approx(
+        metrics["test"]["srcc"], abs=1e-4
+    )
     model = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert model.config.patch_size == TINY_SIZES["patch_size"]
+    assert len(model.config.score_quantiles) == 21
+    rows = predictions(tmp_path / "out")
+    assert [row["split"] for row in rows] == ["validation"] * 6 + ["test"] * 6
     sharp = make_picture(80, 72)
     assert model.score(sharp.effect_spread(3)) > model.score(sharp.filter(ImageFilter.GaussianBlur(3)))
 
@@ -184,9 +214,7 @@ def test_wrong_usage_is_one_clear_line_and_leaves_nothing(prepared, tiny_config,
 
 
 def test_an_architecture_can_be_a_file_and_must_be_ours(prepared, tiny_config, tmp_path, capsys):
-    args = TrainingArguments(
-        "data", str(tmp_path / "out"), config=str(tiny_config / "config.json"), from_scratch=True
-    )
+    args = TrainingArguments("data", str(tmp_path / "out"), config=str(tiny_config / "config.json"), from_scratch=True)
     assert build_model(args).config.patch_size == TINY_SIZES["patch_size"]
     BACKBONES["resnet"].save_pretrained(tmp_path / "resnet")
     options = ["--config", str(tmp_path / "resnet"), "--from_scratch"]
@@ -210,3 +238,174 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tiny_config, tmp_path
     )
     assert train.main(arguments(prepared, tmp_path / "out", "--config", str(tiny_config), "--from_scratch")) == 1
     assert "the loss is not finite in step 1 (epoch 1, step 1)" in capsys.readouterr().err
+
+
+def weights(output_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(output_dir / "model.safetensors")
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    first, second = weights(first), weights(second)
+    return max(float((first[name].float() - second[name].float()).abs().max()) for name in first)
+
+
+def small_run(prepared: Path, tiny_config: Path, output_dir: Path, *more: str) -> int:
+    fixed = ["--config", str(tiny_config), "--from_scratch", "--num_epochs", "1", "--mixed_precision", "no"]
+    return train.main(arguments(prepared, output_dir, *fixed, *more))
+
+
+@pytest.mark.parametrize(
+    "options", [["--gradient_accumulation_steps", "3"], ["--gradient_checkpointing"], ["--max_grad_norm", "1e9"]]
+)
+def test_what_saves_memory_does_not_change_the_result(prepared, tiny_config, tmp_path, options):
+    fixed = ["--freeze_batch_norm", "--learning_rate", "1e-4"]  # whose statistics would see smaller batches
+    assert small_run(prepared, tiny_config, tmp_path / "plain", *fixed) == 0
+    assert small_run(prepared, tiny_config, tmp_path / "other", *fixed, *options) == 0
+    assert largest_difference(tmp_path / "plain", tmp_path / "other") < 1e-6
+
+
+def test_batch_norm_can_keep_its_statistics(prepared, tiny_config, tmp_path):
+    assert small_run(prepared, tiny_config, tmp_path / "frozen", "--freeze_batch_norm") == 0
+    assert small_run(prepared, tiny_config, tmp_path / "moving") == 0
+    means = [name for name in weights(tmp_path / "frozen") if name.endswith("running_mean")]
+    assert means and all(not weights(tmp_path / "frozen")[name].any() for name in means)
+    assert all(weights(tmp_path / "moving")[name].any() for name in means)
+
+
+def test_max_steps_ends_the_run(prepared, tiny_config, tmp_path):
+    options = ["--max_steps", "7", "--num_epochs", "9", "--logging_steps", "1"]
+    assert small_run(prepared, tiny_config, tmp_path / "out", *options) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["num_steps"] == 7 and [row["step"] for row in metrics["history"]] == [5, 7]
+    losses = (tmp_path / "out" / "losses.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in losses] == ["step", *"1234567"]
+
+
+def test_early_stopping_waits_as_long_as_it_is_told(prepared, tiny_config, tmp_path):
+    frozen = ["--learning_rate", "1e-30", "--freeze_batch_norm"]  # nothing changes: no epoch is better than the first
+    options = [*frozen, "--early_stopping_patience", "2", "--num_epochs", "9"]
+    assert small_run(prepared, tiny_config, tmp_path / "out", *options) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["best_epoch"] == 1 and len(metrics["history"]) == 3
+
+
+def test_only_the_newest_checkpoints_and_the_best_model_are_kept(prepared, tiny_config, tmp_path):
+    options = ["--save_steps", "2", "--save_total_limit", "3", "--num_epochs", "3"]
+    assert small_run(prepared, tiny_config, tmp_path / "out", *options) == 0
+    names = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
+    best = json.loads((tmp_path / "out" / "metrics.json").read_text())["best_epoch"]
+    # the kept ones may name two models: the best so far, and the one that was the best before
+    assert [name for name in names if name.startswith("step")] == ["step-00000012", "step-00000014", "step-00000015"]
+    assert f"best-{best:04d}" in names and len(names) <= 5
+
+
+def test_a_run_goes_on_with_more_epochs_as_if_it_had_been_asked_for_them(prepared, tiny_config, tmp_path, capsys):
+    assert small_run(prepared, tiny_config, tmp_path / "long", "--num_epochs", "2") == 0
+    assert small_run(prepared, tiny_config, tmp_path / "out") == 0
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--num_epochs", "2") == 2  # not without --resume
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--num_epochs", "2", "--resume", "--seed", "1") == 2
+    assert "--resume goes on with the same options, got --seed 0 -> 1" in capsys.readouterr().err
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--num_epochs", "2", "--resume") == 0
+    for name in ("metrics.json", "predictions.csv", "losses.csv"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "long" / name).read_text()
+    assert largest_difference(tmp_path / "out", tmp_path / "long") == 0
+
+
+def test_other_data_is_not_gone_on_with(prepared, tiny_config, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    assert small_run(data, tiny_config, tmp_path / "out") == 0
+    splits = load_from_disk(prepared)
+    shutil.rmtree(data)
+    splits["train"] = splits["train"].select(range(1, len(splits["train"])))
+    splits.save_to_disk(data)
+    assert small_run(data, tiny_config, tmp_path / "out", "--resume", "--num_epochs", "2") == 2
+    assert "was trained on other pictures" in capsys.readouterr().err
+
+
+def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_names_the_batch(
+    prepared, tiny_config, tmp_path, monkeypatch, capsys
+):
+    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    score_patches, calls = model_class._score_patches, []
+
+    def turn_nan(self, patches):
+        calls.append(self.training)
+        return score_patches(self, patches) * (float("nan") if sum(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(model_class, "_score_patches", turn_nan)
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--save_steps", "2", "--logging_steps", "1") == 1
+    error = capsys.readouterr().err
+    assert "the loss is not finite in step 4 (epoch 1, step 4), at the learning rates 4e-06, 4e-05." in error
+    assert "The last good checkpoint is step-00000002." in error
+    data = load_from_disk(prepared)["train"]
+    args = TrainingArguments("data", str(tmp_path / "new"), num_train_patches=4, batch_size=16)
+    order = RandomPatches(
+        ResidentImages.from_tensors([torch.zeros(3, 1, 1, dtype=torch.uint8)] * 20),
+        [0.0] * 20,
+        4,
+        args.patch_options(64),
+        lambda patches: patches,
+    )
+    expected = sorted({data["path"][int(index)] for index in order.pair_images[order.order(0)[48:64]]})
+    assert error.strip().endswith(f"look at the batch's images: {', '.join(expected)}")
+    monkeypatch.setattr(model_class, "_score_patches", score_patches)
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--save_steps", "2", "--resume") == 0
+
+
+def test_repeats_are_runs_on_random_splits_by_group(prepared, tiny_config, tmp_path):
+    options = ["--num_repeats", "3", "--learning_rate", "1e-3"]
+    assert small_run(prepared, tiny_config, tmp_path / "out", *options) == 0
+    results = json.loads((tmp_path / "out" / "repeats.json").read_text())
+    runs = [json.loads((tmp_path / "out" / f"repeat-0{n}" / "metrics.json").read_text()) for n in (1, 2, 3)]
+    assert [run["test"] for run in runs] == results["repeats"]
+    values = sorted(run["test"]["srcc"] for run in runs)
+    assert results["test"]["srcc"]["median"] == values[1]
+    assert results["test"]["srcc"]["standard_deviation"] == pytest.approx(statistics.stdev(values))
+    tested = [{row["path"] for row in predictions(tmp_path / "out" / f"repeat-0{n}")} for n in (1, 2, 3)]
+    assert tested[0] != tested[1] != tested[2]
+    dataset = concatenate_datasets(list(load_from_disk(prepared).values()))
+    splits = train.random_splits(dataset, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed=0)
+    groups = [set(split["group"]) for split in splits.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 16
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])
+def test_trackers_are_told_without_a_network(prepared, tiny_config, tmp_path, monkeypatch, tracker):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # which trackio reads when it is imported
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--report_to", tracker) == 0
+    folder = tmp_path / ("trackio" if tracker == "trackio" else "out/hybridIQA")
+    assert any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
+
+
+def test_a_tracker_that_is_not_there_is_refused(prepared, tiny_config, tmp_path, capsys):
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--report_to", "notebook") == 2
+    assert "--report_to notebook is not known; accepted: " in capsys.readouterr().err
+
+
+def test_what_is_measured_is_what_the_checkpoint_scores_by(prepared, tiny_config, tmp_path):
+    options = ["--eval_sampling", "multiscale", "--num_eval_patches", "3"]
+    assert small_run(prepared, tiny_config, tmp_path / "out", *options) == 0
+    model = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert (model.image_processor.sampling, model.image_processor.num_patches) == ("multiscale", 3)
+    row = predictions(tmp_path / "out")[0]
+    picture = load_from_disk(prepared)["validation"][0]["image"]
+    assert float(model.score(picture)) == pytest.approx(float(row["prediction"]), abs=1e-6)
+
+
+def test_the_pictures_decode_to_what_the_dataset_gives(prepared):
+    dataset = load_from_disk(prepared)["train"]
+    images = load_resident(dataset, "cpu")
+    for index, row in enumerate(dataset):
+        assert np.array_equal(images[index].permute(1, 2, 0).numpy(), np.asarray(row["image"]))
+
+
+def test_sizes_are_read_as_decoding_turns_the_pictures(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    make_picture(90, 60).save(tmp_path / "turned.jpg", exif=exif)
+    make_picture(50, 70).save(tmp_path / "plain.png")
+    paths = [str(tmp_path / name) for name in ("turned.jpg", "plain.png")]
+    dataset = Dataset.from_dict({"image": paths}, features=Features({"image": ImageFeature(mode="RGB")}))
+    assert image_sizes(dataset) == [(90, 60), (70, 50)]
+    assert [tuple(load_resident(dataset, "cpu")[index].shape) for index in (0, 1)] == [(3, 90, 60), (3, 70, 50)]
