@@ -27,10 +27,9 @@ from accelerate.utils import set_seed
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import HfArgumentParser
 
-from hybridiqa.dataset_loading import load_prepared
+from hybridiqa.dataset_loading import dataset_hash, load_prepared
 from hybridiqa.loading import load_model, silence_libraries
 from hybridiqa.model_building import build_model
-from hybridiqa.model_card import dataset_hash
 from hybridiqa.run_report import METRICS_FILE, write_json, write_run
 from hybridiqa.splits import split_by_group
 from hybridiqa.training import GROUP_NAMES, Split, Trainer, format_metrics
@@ -121,7 +120,8 @@ def summarize(trainer: Trainer, data: dict[str, Split]) -> str:
 def run_once(args: TrainingArguments, splits: DatasetDict, accelerator: Accelerator, output_dir: Path) -> dict:
     """Train on the train split and write everything to the output folder; returns what `metrics.json` holds."""
     set_seed(args.seed)
-    model = build_model(args)
+    with accelerator.main_process_first():  # which may have to fetch or copy what the others then find
+        model = build_model(args)
     check_scores(splits, model.config.score_range)
     data_hash = dataset_hash(splits)
     data = {
@@ -142,7 +142,8 @@ def run_once(args: TrainingArguments, splits: DatasetDict, accelerator: Accelera
     progress = trainer.fit()
     if not math.isfinite(progress.best["validation"]["srcc"]):
         logger.warning("SRCC is not defined on validation (too few images, or all scored alike): RMSE chose the epoch")
-    best = load_model(checkpoints_dir / progress.best["model"], accelerator.device)
+    with accelerator.main_process_first():
+        best = load_model(checkpoints_dir / progress.best["model"], accelerator.device, torch.float32)
     results = write_run(best, data, progress, args, accelerator, output_dir, data_hash)
     for name in ("validation", "test"):
         if name in results:

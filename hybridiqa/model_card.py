@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -14,7 +13,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PureWindowsPath
 
-from datasets import Dataset, DatasetDict, Image
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hybridiqa.files import as_text
@@ -30,8 +28,6 @@ METRIC_NAMES = {
     "rmse": ("RMSE", "rmse"),
     "srcc_within_group": ("SRCC within group", "spearmanr"),
 }
-HASHED_COLUMNS = ("path", "score", "group")
-HASH_LENGTH = 16
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # An absolute path, or one that leaves the working folder: both tell how somebody's disk is arranged.
 OUTSIDE_PATH = re.compile(r"/|~|\.\.|\\\\|[A-Za-z]:[\\/]")
@@ -107,31 +103,6 @@ class RunFacts:
         measured = [name for name, split in self.splits.items() if split.metrics]
         if "validation" not in measured:
             raise ValueError(f"splits must hold the metrics of validation, got those of {measured}")
-
-
-def _image_bytes(image: dict) -> bytes:
-    return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-
-
-def _hash_split(digest, name: str, split: Dataset) -> None:
-    columns = [column for column in HASHED_COLUMNS if column in split.column_names]
-    rows = split.with_format(None).select_columns(["image", *columns]).cast_column("image", Image(decode=False))
-    for row in rows:
-        data = _image_bytes(row["image"])
-        # The length makes it plain where the bytes end and the next row begins.
-        digest.update(json.dumps([name, {column: row[column] for column in columns}, len(data)]).encode())
-        digest.update(data)
-
-
-def dataset_hash(splits: DatasetDict) -> str:
-    """16 hexadecimal digits of the SHA-256 over split names and rows in order: path, score, group and image file.
-
-    Nothing is decoded, and columns other than these do not count.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(splits):
-        _hash_split(digest, name, splits[name])
-    return digest.hexdigest()[:HASH_LENGTH]
 
 
 def _shown(text: str) -> str:

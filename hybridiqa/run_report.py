@@ -19,6 +19,7 @@ from hybridiqa.training import Progress, Split, predict
 from hybridiqa.training_arguments import TrainingArguments
 
 METRICS_FILE = "metrics.json"
+PRECISION_NAMES = {"no": "float32", "bf16": "bfloat16 mixed precision", "fp16": "float16 mixed precision"}
 
 
 def without_nan(value):
@@ -56,7 +57,8 @@ def write_run(
         data: the run's splits by name.
 
     Returns:
-        What `metrics.json` holds; that file is written last, and says that the run is complete.
+        What `metrics.json` holds; on processes other than the main one, which writes nothing, without the intervals.
+        That file is written last: it says that the run is complete.
     """
     scored = {name: split for name, split in data.items() if name != "train"}
     predictions = {name: predict(model, split.images, accelerator) for name, split in scored.items()}
@@ -67,12 +69,12 @@ def write_run(
     }
     for name, split in scored.items():
         results[name] = compute_metrics(predictions[name], split.scores, split.groups)
+    if not accelerator.is_main_process:
+        return results
     results["intervals"] = {
         name: bootstrap_intervals(predictions[name], split.scores, split.groups) for name, split in scored.items()
     }
     results["history"] = progress.history
-    if not accelerator.is_main_process:
-        return results
     model.config.score_quantiles = score_quantiles(predictions["validation"])
     model.save_pretrained(output_dir)
     rows = [
@@ -120,5 +122,5 @@ def _card_facts(
         seed=args.seed,
         command=sys.argv,
         device=f"{accelerator.num_processes} x {accelerator.device.type}",
-        precision=f"trained in {accelerator.mixed_precision} mixed precision, measured in {model.dtype}",
+        precision=f"trained in {PRECISION_NAMES[accelerator.mixed_precision]}, measured in float32",
     )

@@ -5,12 +5,11 @@ import math
 from dataclasses import asdict
 
 import pytest
-from datasets import Dataset, DatasetDict, Features, Image, Value
 from huggingface_hub import ModelCard
 
 from hybridiqa import model_card
 from hybridiqa.metrics import bootstrap_intervals, compute_metrics, score_quantiles
-from hybridiqa.model_card import RunFacts, SplitFacts, dataset_hash, library_versions, write_model_card
+from hybridiqa.model_card import RunFacts, SplitFacts, library_versions, write_model_card
 
 PREDICTIONS, REFERENCES, GROUPS = [1.0, 2.5, 2.0, 5.0, 4.0, 6.5], [1, 2, 3, 4, 5, 6], list("aaabbb")
 
@@ -160,56 +159,3 @@ def test_library_versions_name_the_libraries_and_python():
     versions = library_versions()
     assert {"torch", "transformers", "datasets", "huggingface_hub", "accelerate", "python"} <= set(versions)
     assert all(version[0].isdigit() for version in versions.values())
-
-
-def make_splits(**changes) -> DatasetDict:
-    columns = {
-        "image": [{"bytes": data, "path": None} for data in (b"not decoded", b"at all")],
-        "score": [1.5, 2.5],
-        "group": ["a", "b"],
-        "path": ["1/a.png", "2/b.png"],
-    }
-    features = Features(image=Image(mode="RGB"), score=Value("float32"), group=Value("string"), path=Value("string"))
-    train = Dataset.from_dict(columns | changes, features=features)
-    return DatasetDict(train=train, validation=train.select([0]))
-
-
-def test_the_hash_is_the_same_for_the_same_data():
-    splits = make_splits()
-    digest = dataset_hash(splits)
-    assert len(digest) == 16 and int(digest, 16)
-    assert digest == dataset_hash(make_splits())
-    assert digest == dataset_hash(DatasetDict(reversed(splits.items())))
-    assert digest == dataset_hash(splits.with_format("torch")) == dataset_hash(splits.cast_column("image", Image()))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"score": [1.5, 2.75]},
-        {"group": ["a", "c"]},
-        {"path": ["1/a.png", "2/c.png"]},
-        {"image": [{"bytes": data, "path": None} for data in (b"not decoded", b"at alL")]},
-    ],
-)
-def test_the_hash_tells_any_change_of_the_data(changes):
-    assert dataset_hash(make_splits(**changes)) != dataset_hash(make_splits())
-
-
-def test_the_hash_tells_order_split_and_columns():
-    splits = make_splits()
-    digests = {
-        dataset_hash(splits),
-        dataset_hash(DatasetDict(train=splits["train"].select([1, 0]), validation=splits["validation"])),
-        dataset_hash(DatasetDict(train=splits["train"], test=splits["validation"])),
-        dataset_hash(splits.remove_columns("group")),
-    }
-    assert len(digests) == 4
-
-
-def test_pictures_that_lie_in_files_are_hashed_by_their_bytes(tmp_path):
-    image_paths = [tmp_path / "one", tmp_path / "two"]
-    for path, data in zip(image_paths, (b"not decoded", b"at all"), strict=True):
-        path.write_bytes(data)
-    splits = make_splits(image=[{"bytes": None, "path": str(path)} for path in image_paths])
-    assert dataset_hash(splits) == dataset_hash(make_splits())

@@ -11,8 +11,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import BACKBONES, TINY_SIZES, make_picture, make_tiny_model
-from datasets import Dataset, Features, concatenate_datasets, load_from_disk
-from datasets import Image as ImageFeature
+from datasets import concatenate_datasets, load_from_disk
 from huggingface_hub import ModelCard
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
@@ -21,7 +20,6 @@ from transformers import AutoBackbone, AutoModel
 import prepare_dataset
 import train
 from hybridiqa.backbones import load_backbone
-from hybridiqa.dataset_loading import image_sizes, load_resident
 from hybridiqa.loading import hub_class
 from hybridiqa.model_building import build_model, build_optimizer
 from hybridiqa.patch_sampling import RandomPatches
@@ -391,21 +389,3 @@ def test_what_is_measured_is_what_the_checkpoint_scores_by(prepared, tiny_config
     row = predictions(tmp_path / "out")[0]
     picture = load_from_disk(prepared)["validation"][0]["image"]
     assert float(model.score(picture)) == pytest.approx(float(row["prediction"]), abs=1e-6)
-
-
-def test_the_pictures_decode_to_what_the_dataset_gives(prepared):
-    dataset = load_from_disk(prepared)["train"]
-    images = load_resident(dataset, "cpu")
-    for index, row in enumerate(dataset):
-        assert np.array_equal(images[index].permute(1, 2, 0).numpy(), np.asarray(row["image"]))
-
-
-def test_sizes_are_read_as_decoding_turns_the_pictures(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    make_picture(90, 60).save(tmp_path / "turned.jpg", exif=exif)
-    make_picture(50, 70).save(tmp_path / "plain.png")
-    paths = [str(tmp_path / name) for name in ("turned.jpg", "plain.png")]
-    dataset = Dataset.from_dict({"image": paths}, features=Features({"image": ImageFeature(mode="RGB")}))
-    assert image_sizes(dataset) == [(90, 60), (70, 50)]
-    assert [tuple(load_resident(dataset, "cpu")[index].shape) for index in (0, 1)] == [(3, 90, 60), (3, 70, 50)]
