@@ -1,0 +1,105 @@
+"""The benchmark: its reference gives the recorded numbers, and what it prints and writes fits together. No timings."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_convert_checkpoint import NUMBERS, RECORDED, original_state_dict
+from torchvision.transforms.functional import normalize
+
+import benchmark
+from hybridiqa.published_training import (
+    MEAN,
+    STANDARD_DEVIATION,
+    PublishedHyperNetwork,
+    PublishedPatches,
+    PublishedTrainer,
+    build_loader,
+    predict,
+    to_device,
+)
+
+
+@pytest.mark.slow
+def test_the_published_network_gives_the_recorded_scores():
+    network = PublishedHyperNetwork([3, 4, 6, 3]).eval()
+    network.load_state_dict(original_state_dict([3, 4, 6, 3]))
+    with Image.open(RECORDED / "patches.png") as picture:
+        patches = torch.from_numpy(np.asarray(picture).copy()).view(4, 224, 224, 3).permute(0, 3, 1, 2)
+    pixel_values = normalize(patches.contiguous() / 255, MEAN, STANDARD_DEVIATION)
+    with torch.no_grad():
+        patch_scores = predict(network, pixel_values)
+    assert torch.allclose(patch_scores, torch.tensor(NUMBERS["patch_scores"]), rtol=0, atol=2e-5)
+
+
+def test_the_published_step_records_and_learns():
+    torch.manual_seed(0)
+    trainer = PublishedTrainer([1, 1, 1, 1], "cpu")
+    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    trainer.step(torch.randn(2, 3, 224, 224), torch.tensor([3.0, 7.0]))
+    assert trainer.labels == [3.0, 7.0]
+    assert trainer.losses == [pytest.approx(np.abs(np.subtract(trainer.predictions, trainer.labels)).mean(), rel=1e-5)]
+    for (name, parameter), old in zip(trainer.network.named_parameters(), before, strict=True):
+        assert not torch.equal(parameter, old), name
+
+
+def test_the_published_input_pipeline_caches_whole_float_images():
+    arrays = [np.full((60, 50, 3), value, np.uint8) for value in (0, 255)]
+    patches = PublishedPatches(arrays, [2.0, 8.0], num_patches=3, device="cpu")
+    assert len(patches) == 6 and patches.num_bytes == 0
+    pixel_values, labels = to_device(next(iter(build_loader(patches, batch_size=6))), "cpu")
+    assert patches.num_bytes == 2 * 60 * 50 * 3 * 4
+    assert pixel_values.shape == (6, 3, 224, 224) and pixel_values.dtype == labels.dtype == torch.float32
+    assert sorted(labels.tolist()) == [2.0] * 3 + [8.0] * 3
+    for patch, label in zip(pixel_values, labels, strict=True):  # black and white, normalised
+        value = 0 if label == 2 else 1
+        expected = (value - torch.tensor(MEAN)) / torch.tensor(STANDARD_DEVIATION)
+        assert torch.allclose(patch, expected.view(3, 1, 1).expand_as(patch), atol=1e-3)
+
+
+def test_a_row_is_the_round_of_the_median_ratio():
+    row = benchmark.speed_row("a", "patches/s", 6, [(1.0, 2.0), (2.0, 2.0), (100.0, 300.0)])
+    assert row == benchmark.Row("a", "patches/s", ours=6.0, reference=3.0, ratio=2.0, rounds=3)
+    even = benchmark.speed_row("a", "patches/s", 1, [(1.0, 4.0), (1.0, 2.0)])
+    assert even.ratio == 2.0  # never the better half
+    assert benchmark.memory_row("a", "bytes", 2.0, 8.0).ratio == 4.0
+
+
+def test_training_prints_and_writes_rows_that_fit_together(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(benchmark.DEPTHS, "r50", [1, 1, 1, 1])
+    path = tmp_path / "training.json"
+    sizes = ["--image_size", "64", "--num_images", "2", "--batch_size", "2", "--input_batch_size", "3"]
+    command = ["training", *sizes, "--rounds", "1", "--device", "cpu", "--threads", "2", "--json", str(path)]
+    assert benchmark.main(command) == 0
+    report = json.loads(path.read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    assert list(rows) == ["input_pipeline", "input_memory", "train_step_fp32", "train_step_bf16"]
+    printed = capsys.readouterr().out
+    for name, row in rows.items():
+        better, worse = ("reference", "ours") if name == "input_memory" else ("ours", "reference")
+        assert set(row) == {"name", "unit", "ours", "reference", "ratio", "rounds"}
+        assert row["ours"] > 0 and row["ratio"] == pytest.approx(row[better] / row[worse]) and row["rounds"] == 1
+        assert name in printed and row["unit"] in printed
+    assert (rows["input_memory"]["ours"], rows["input_memory"]["ratio"]) == (64 * 64 * 3, 4.0)
+    assert (
+        report["threads"] == 2
+        and report["device"]
+        and report["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    )
+    assert report["facts"]["peak_rss_bytes"] > 1e8
+
+
+def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
+    taken = tmp_path / "taken.json"
+    taken.write_text("{}")
+    for options, message in {
+        ("--rounds", "0"): "--rounds must be at least 1, got 0",
+        ("--batch_size", "1"): "--batch_size must be at least 2, got 1",
+        ("--json", str(taken)): "--json must be a new file",
+        ("--json", str(tmp_path / "nowhere" / "a.json")): "--json must be a new file in a folder that is there",
+    }.items():
+        assert benchmark.main(["training", *options]) == 2
+        assert message in capsys.readouterr().err
+    assert taken.read_text() == "{}"
