@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ResNetConfig
 
 from hybridiqa.loading import ROOT, choose_device, hub_class, silence_libraries
+from hybridiqa.memory import keep_freed_memory
 from hybridiqa.model_building import build_optimizer
 from hybridiqa.patch_sampling import PatchOptions, RandomPatches
 from hybridiqa.published_training import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
@@ -44,7 +45,7 @@ from hybridiqa.training_arguments import TrainingArguments
 DEPTHS = {"r50": [3, 4, 6, 3], "r152": [3, 8, 36, 3]}  # r50: what the published code builds
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}  # in a row's name, and for accelerate
 DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 300}  # 300: the published one
-NUM_WARM_UPS = 2  # the first step makes the optimiser's state, the second finds the memory that later ones reuse
+NUM_WARM_UPS = 3  # the first step makes the optimiser's state, the others find the memory that later ones reuse
 NUM_PATCHES = 400  # an image and epoch, the published number
 MATMUL_SIZE = 8192
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "lion-pytorch", "numpy")
@@ -278,6 +279,8 @@ def measure_matmul_rate(device: torch.device) -> float:
 def measure_training(args: argparse.Namespace) -> tuple[list[Row], dict[str, float]]:
     """The rows of `benchmark.py training`, and what else is worth knowing, by name."""
     device = choose_device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as train.py does; both sides have it
     batch_size = args.batch_size or DEFAULT_BATCH_SIZES[device.type]
     inputs = InputPipelines(
         args.num_images, args.image_size, args.rounds + 1, max(args.input_batch_size, batch_size), device

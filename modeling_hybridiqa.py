@@ -197,6 +197,9 @@ class HybridIQAModel(PreTrainedModel):
     def __init__(self, config: HybridIQAConfig):
         super().__init__(config)
         self.backbone = AutoBackbone.from_config(config.backbone_config)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.ReLU):  # after batch norm and sums, whose gradients do not need their results
+                module.inplace = True
         self.distortion_features = LocalDistortionFeatures(config, self.backbone.channels)
         self.hyper_network = HyperNetwork(config, self.backbone.channels[-1])
         self.image_processor = HybridIQAImageProcessor(patch_size=config.patch_size, num_patches=config.num_patches)

@@ -29,6 +29,7 @@ from transformers import HfArgumentParser
 
 from hybridiqa.dataset_loading import dataset_hash, load_prepared
 from hybridiqa.loading import load_model, silence_libraries
+from hybridiqa.memory import keep_freed_memory
 from hybridiqa.model_building import build_model
 from hybridiqa.run_report import METRICS_FILE, write_json, write_run
 from hybridiqa.splits import split_by_group
@@ -204,6 +205,8 @@ def _median_and_spread(rows: list[dict]) -> dict[str, dict[str, float]]:
 def run(args: TrainingArguments) -> dict:
     """The whole run; returns what `metrics.json`, or with --num_repeats `repeats.json`, holds."""
     accelerator = build_accelerator(args)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     splits = load_splits(args.dataset)
     if args.num_repeats is None:
         return run_once(args, splits, accelerator, Path(args.output_dir))

@@ -165,9 +165,12 @@ def cut_patch(image: torch.Tensor, draws: PatchDraws, index: int, patch_size: in
 def cut_patches(images: ResidentImages, indices: np.ndarray, draws: PatchDraws, patch_size: int) -> torch.Tensor:
     """The batch as matrix products: `(batch, 3, patch_size, patch_size)`, float32, 0-255, on the images' device."""
     patches = resize_boxes(images, indices, draws.boxes, draws.sizes, draws.starts, patch_size)
-    flips, grays = (torch.from_numpy(chosen).to(patches.device) for chosen in (draws.flips, draws.grays))
-    patches = torch.where(flips.view(-1, 1, 1, 1), patches.flip(-1), patches)
-    return torch.where(grays.view(-1, 1, 1, 1), transforms.rgb_to_grayscale(patches), patches)
+    flips, grays = (
+        torch.from_numpy(np.flatnonzero(chosen)).to(patches.device) for chosen in (draws.flips, draws.grays)
+    )
+    patches[flips] = patches[flips].flip(-1)
+    patches[grays] = transforms.rgb_to_grayscale(patches[grays], num_output_channels=3)
+    return patches
 
 
 class RandomPatches:

@@ -87,7 +87,7 @@ def predict(model: PreTrainedModel, images: ResidentImages, accelerator: Acceler
     gathered = accelerator.gather(scores).view(accelerator.num_processes, num_rounds)
     scores = gathered.T.flatten()[: len(images)].tolist()
     if not all(map(math.isfinite, scores)):
-        raise FloatingPointError("the scores are no longer finite: lower --learning_rate")
+        raise FloatingPointError("the scores are not finite")
     return scores
 
 
@@ -280,7 +280,7 @@ class Trainer:
         """Read the losses since the last time from all processes, and stop the run where they are not finite."""
         sums = self.accelerator.gather(self._sums.unsqueeze(0)).tolist()  # (processes, 2)
         if bad_steps := [int(step) for _, step in sums if step >= 0]:
-            raise FloatingPointError(self._describe_failure(min(bad_steps)))
+            raise FloatingPointError(self._describe_failure("the loss is not finite", min(bad_steps)))
         loss_sum = sum(process_sum for process_sum, _ in sums)
         loss = loss_sum / self._num_summed
         progress = self.progress
@@ -292,14 +292,14 @@ class Trainer:
         bar.set_postfix(loss=f"{loss:.3f}", srcc=f"{srcc:.3f}", refresh=False)
         self._reset_sums()
 
-    def _describe_failure(self, epoch_step: int) -> str:
+    def _describe_failure(self, what: str, epoch_step: int) -> str:
         progress = self.progress
         pairs = self._batches(progress.epoch)[epoch_step]
         paths = sorted({self.train.paths[index] for index in self.patches.pair_images[pairs]})
         last = checkpoints.latest_state(self.checkpoints_dir)
         rates = ", ".join(f"{rate:g}" for rate in self._rates())
         return (
-            f"the loss is not finite in step {progress.step - progress.epoch_step + epoch_step + 1} "
+            f"{what} in step {progress.step - progress.epoch_step + epoch_step + 1} "
             f"(epoch {progress.epoch + 1}, step {epoch_step + 1}), at the learning rates {rates}. "
             f"The last good checkpoint is {last.name if last else 'none'}. "
             f"Lower --learning_rate, or look at the batch's images: {', '.join(paths)}"
@@ -308,7 +308,10 @@ class Trainer:
     def _validate(self) -> None:
         """Close the epoch: score the validation split, and keep the model if no epoch was better."""
         progress, num_epochs = self.progress, self.args.num_epochs
-        scores = predict(self.model, self.validation.images, self.accelerator)
+        try:
+            scores = predict(self.model, self.validation.images, self.accelerator)
+        except FloatingPointError as error:  # the epoch's last update did it
+            raise FloatingPointError(self._describe_failure(str(error), progress.epoch_step - 1)) from error
         metrics = compute_metrics(scores, self.validation.scores, self.validation.groups)
         num_patches = sum(map(len, self._batches(progress.epoch)[: progress.epoch_step]))
         row = {
