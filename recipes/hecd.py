@@ -25,12 +25,12 @@ from hybridiqa.loading import ROOT
 from hybridiqa.metrics import bootstrap_intervals, compute_metrics
 
 NUM_SPLITS = 3
-OPTIONS = "--score_range 1 5 --train_crop native --grayscale_probability 0 --num_eval_patches 6 --seed 0".split()
+SHOWN = ("srcc_within_group", "srcc")
+OPTIONS = "--score_range 1 5 --train_crop native --grayscale_probability 0 --num_eval_patches 6 --seed 0"
 RUNS = {
     "frozen": "--freeze_backbone --num_train_patches 8 --batch_size 64 --num_epochs 4 --lr_decay_epochs 3 "
-    "--learning_rate 4e-5".split(),
-    "fine_tuned": "--num_train_patches 4 --batch_size 32 --num_epochs 6 --lr_decay_epochs 4 "
-    "--learning_rate 1e-5".split(),
+    "--learning_rate 4e-5",
+    "fine_tuned": "--num_train_patches 4 --batch_size 32 --num_epochs 6 --lr_decay_epochs 4 --learning_rate 1e-5",
 }
 
 
@@ -55,7 +55,7 @@ def train_split(args: argparse.Namespace, number: int, test_scenes: list[str]) -
         prepare += ["--score_column", "mos", "--group_column", "scene", "--test_groups", "|".join(test_scenes)]
         run(*prepare, "--validation_fraction", "0.125", "--output_dir", prepared)
     train = ["train.py", "--dataset", prepared, "--output_dir", output_dir, "--pretrained_backbone", args.backbone]
-    run(*train, *OPTIONS, *RUNS[args.run], "--resume")
+    run(*train, *OPTIONS.split(), *RUNS[args.run].split(), "--resume")
     return output_dir
 
 
@@ -64,6 +64,14 @@ def read_test_predictions(output_dir: Path, scene_of: dict[str, str]) -> tuple[l
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     predictions = [float(row["prediction"]) for row in rows]
     return predictions, [float(row["score"]) for row in rows], [scene_of[row["path"]] for row in rows]
+
+
+def show(title: str, predictions: list[float], scores: list[float], scenes: list[str]) -> None:
+    """Print SRCC within scene and overall, with 95 % bootstrap intervals over scenes."""
+    metrics = compute_metrics(predictions, scores, scenes)
+    intervals = bootstrap_intervals(predictions, scores, scenes)
+    cells = [f"{name} {metrics[name]:.3f} [{intervals[name][0]:.3f}, {intervals[name][1]:.3f}]" for name in SHOWN]
+    print(f"{title}: {', '.join(cells)}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,17 +90,6 @@ def main(argv: list[str] | None = None) -> int:
         show(f"split {number}, scenes {' '.join(scenes)}", *facts)
     show("all twelve scenes, each by the model that never saw it", *pooled)
     return 0
-
-
-def show(title: str, predictions: list[float], scores: list[float], scenes: list[str]) -> None:
-    """Print SRCC within scene and overall, with 95 % bootstrap intervals over scenes."""
-    metrics = compute_metrics(predictions, scores, scenes)
-    intervals = bootstrap_intervals(predictions, scores, scenes)
-    cells = [f"{name} {metrics[name]:.3f} [{intervals[name][0]:.3f}, {intervals[name][1]:.3f}]" for name in SHOWN]
-    print(f"{title}: {', '.join(cells)}")
-
-
-SHOWN = ("srcc_within_group", "srcc")
 
 
 if __name__ == "__main__":
