@@ -43,19 +43,19 @@ def deal_scenes(scores_path: Path) -> list[list[str]]:
     return [scenes[start : start + size] for start in range(0, len(scenes), size)]
 
 
-def run(*command: str | Path) -> None:
-    subprocess.run([sys.executable, *map(str, command)], check=True, cwd=ROOT)
+def run(door: str, *options: str | Path) -> None:
+    subprocess.run([sys.executable, str(ROOT / door), *map(str, options)], check=True)
 
 
 def train_split(args: argparse.Namespace, number: int, test_scenes: list[str]) -> Path:
     """Prepare the data without the test scenes, and train; returns the model's folder."""
     prepared, output_dir = args.output_dir / f"prepared-{number}", args.output_dir / f"{args.run}-{number}"
     if not prepared.exists():
-        prepare = ["prepare_dataset.py", args.hecd_dir / "images", "--scores_csv", args.hecd_dir / "scores.csv"]
+        prepare = [args.hecd_dir / "images", "--scores_csv", args.hecd_dir / "scores.csv"]
         prepare += ["--score_column", "mos", "--group_column", "scene", "--test_groups", "|".join(test_scenes)]
-        run(*prepare, "--validation_fraction", "0.125", "--output_dir", prepared)
-    train = ["train.py", "--dataset", prepared, "--output_dir", output_dir, "--pretrained_backbone", args.backbone]
-    run(*train, *OPTIONS.split(), *RUNS[args.run].split(), "--resume")
+        run("prepare_dataset.py", *prepare, "--validation_fraction", "0.125", "--output_dir", prepared)
+    train = ["--dataset", prepared, "--output_dir", output_dir, "--pretrained_backbone", args.backbone]
+    run("train.py", *train, *OPTIONS.split(), *RUNS[args.run].split(), "--resume")
     return output_dir
 
 
