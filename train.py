@@ -11,6 +11,7 @@ stopped goes on with the same command and --resume.
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import math
@@ -213,13 +214,36 @@ def run(args: TrainingArguments) -> dict:
     return run_repeats(args, splits, accelerator)
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """One spelling and one line an option, and the default where the text does not tell it."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=36, width=120)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        takes_value = action.nargs != 0 and not isinstance(action.default, bool)
+        return action.option_strings[0] + (" ..." if takes_value else "")
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        is_told = (
+            action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool | list) or action.required
+        )
+        return action.help if is_told else f"{action.help} (default: {action.default})"
+
+
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     for name in (__name__, "hybridiqa"):
         logging.getLogger(name).setLevel(logging.INFO)
     silence_libraries()
     try:
-        (args,) = HfArgumentParser(TrainingArguments, description=__doc__).parse_args_into_dataclasses(argv)
+        parser = HfArgumentParser(
+            TrainingArguments,
+            usage="accelerate launch train.py --dataset DIR --output_dir OUT [options]",
+            description=__doc__,
+            formatter_class=_HelpFormatter,
+        )
+        (args,) = parser.parse_args_into_dataclasses(argv)
         run(args)
     except (ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)

@@ -76,7 +76,8 @@ class TrainingArguments:
     num_train_patches: int = _option(400, "random patches an image and epoch")
     train_crop: str = _option("resized", "resized (the published way) or native")
     crop_scale: list[float] = field(
-        default_factory=lambda: [0.08, 1.0], metadata={"help": "MIN MAX share of the area of a resized crop"}
+        default_factory=lambda: [0.08, 1.0],
+        metadata={"help": "MIN MAX share of the area of a resized crop (default: 0.08 1)"},
     )
     flip_probability: float = _option(0.5, "of a horizontal flip")
     grayscale_probability: float = _option(0.15, "of a patch without colour")
