@@ -36,7 +36,7 @@ from transformers import ResNetConfig
 
 from hybridiqa.loading import ROOT, choose_device, hub_class, silence_libraries
 from hybridiqa.memory import keep_freed_memory
-from hybridiqa.model_building import build_optimizer
+from hybridiqa.model_building import build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import PatchOptions, RandomPatches
 from hybridiqa.published_training import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
 from hybridiqa.resident_images import ResidentImages
@@ -203,6 +203,7 @@ class OurTrainer:
         """One update, from `(batch, 3, 224, 224)`, channels last, and `(batch,)` on the device."""
         loss = self.model(pixel_values, labels).loss
         self.accelerator.backward(loss)
+        total_gradient_norm(self.model)  # which training looks at
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -15,6 +15,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import statistics
 import sys
 from dataclasses import asdict, replace
@@ -24,7 +25,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.logging import get_logger
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
-from accelerate.utils import set_seed
+from accelerate.utils import parse_flag_from_env, set_seed
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import HfArgumentParser
 
@@ -59,12 +60,18 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
     for name in args.report_to:
         if name not in [str(known) for known in LOGGER_TYPE_TO_CLASS]:
             raise ValueError(f"--report_to {name} is not known; accepted: {', '.join(map(str, LOGGER_TYPE_TO_CLASS))}")
-    device = PartialState().device
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision or default_precision(device),
         log_with=args.report_to or None,
         project_dir=args.output_dir,
     )
+    accelerator.gradient_accumulation_steps = 1  # ours counts the parts by itself
+    if int(os.environ.get("WORLD_SIZE", 1)) != accelerator.num_processes:
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were started and accelerate sees {accelerator.num_processes}: "
+            "on CPUs, set ACCELERATE_USE_CPU=true"
+        )
     if len(accelerator.log_with) < len(set(args.report_to)):
         found = [str(getattr(tracker, "name", tracker)) for tracker in accelerator.log_with]
         raise ValueError(f"--report_to {' '.join(args.report_to)}: only {found} of these are installed")
@@ -84,8 +91,12 @@ def load_splits(path: str) -> DatasetDict:
 
 
 def check_scores(splits: DatasetDict, score_range: list[float]) -> None:
-    """Raise ValueError where a label lies outside the range that the model's scores speak in."""
+    """Raise ValueError where a label is missing or lies outside the range that the model's scores speak in."""
     for name, split in splits.items():
+        if missing := [row for row, score in enumerate(split["score"]) if score is None or not math.isfinite(score)]:
+            raise ValueError(
+                f"the {name} split has {len(missing)} rows without a finite score, the first is {missing[0]}"
+            )
         low, high = min(split["score"]), max(split["score"])
         if low < score_range[0] or high > score_range[1]:
             raise ValueError(
@@ -134,6 +145,7 @@ def run_once(args: TrainingArguments, splits: DatasetDict, accelerator: Accelera
         output_dir.mkdir(parents=True, exist_ok=True)
         write_json(output_dir / ARGUMENTS_FILE, asdict(args))
     if args.report_to:
+        accelerator.project_configuration.set_directories(str(output_dir))
         accelerator.init_trackers("hybridIQA", {name: str(value) for name, value in asdict(args).items()})
     model.to(accelerator.device, memory_format=torch.channels_last)
     checkpoints_dir = output_dir / CHECKPOINTS_FOLDER
@@ -150,7 +162,10 @@ def run_once(args: TrainingArguments, splits: DatasetDict, accelerator: Accelera
     for name in ("validation", "test"):
         if name in results:
             logger.info(f"best epoch {results['best_epoch']}, {name} {format_metrics(results[name])}")
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.trackers = []
+    accelerator.wait_for_everyone()  # the main process is still writing
     accelerator.free_memory()
     return results
 
@@ -196,7 +211,7 @@ def run_repeats(args: TrainingArguments, splits: DatasetDict, accelerator: Accel
 def _median_and_spread(rows: list[dict]) -> dict[str, dict[str, float]]:
     """Median and standard deviation of each metric over the repeats in which it is defined."""
     summary = {}
-    for name in rows[0]:
+    for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if row.get(name) is not None and math.isfinite(row[name])]
         spread = statistics.stdev(values) if len(values) > 1 else math.nan
         summary[name] = {"median": statistics.median(values) if values else math.nan, "standard_deviation": spread}
@@ -210,8 +225,11 @@ def run(args: TrainingArguments) -> dict:
         keep_freed_memory()
     splits = load_splits(args.dataset)
     if args.num_repeats is None:
-        return run_once(args, splits, accelerator, Path(args.output_dir))
-    return run_repeats(args, splits, accelerator)
+        results = run_once(args, splits, accelerator, Path(args.output_dir))
+    else:
+        results = run_repeats(args, splits, accelerator)
+    accelerator.end_training()
+    return results
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

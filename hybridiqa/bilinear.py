@@ -38,9 +38,9 @@ def _gather_boxes(images: ResidentImages, indices: np.ndarray, boxes: np.ndarray
     """The boxes' pixels, `(batch, 3, height, width)` float32; beyond a smaller box stand pixels that weigh nothing."""
     device = images.pixels.device
     height, width = boxes[:, 2:].max(axis=0).tolist()
-    row_bytes = torch.from_numpy(3 * images.widths[indices]).to(device).view(-1, 1, 1, 1)
+    row_bytes = torch.from_numpy(3 * images.widths[indices]).to(device, non_blocking=True).view(-1, 1, 1, 1)
     firsts = images.offsets[indices] + 3 * (boxes[:, 0] * images.widths[indices] + boxes[:, 1])
-    firsts = torch.from_numpy(firsts).to(device).view(-1, 1, 1, 1)
+    firsts = torch.from_numpy(firsts).to(device, non_blocking=True).view(-1, 1, 1, 1)
     rows = torch.arange(height, device=device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=device) * 3
     channels = torch.arange(3, device=device).view(1, -1, 1, 1)
@@ -52,7 +52,9 @@ def _resize_chunk(
     images: ResidentImages, indices: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, starts: np.ndarray, side: int
 ) -> torch.Tensor:
     pixels = _gather_boxes(images, indices, boxes)  # (batch, 3, height, width)
-    boxes, sizes, starts = (torch.from_numpy(array).to(pixels.device) for array in (boxes, sizes, starts))
+    boxes, sizes, starts = (
+        torch.from_numpy(array).to(pixels.device, non_blocking=True) for array in (boxes, sizes, starts)
+    )
     vertical, horizontal = (
         bilinear_weights(boxes[:, 2 + axis], sizes[:, axis], starts[:, axis], side, pixels.shape[2 + axis]).unsqueeze(1)
         for axis in (0, 1)
@@ -82,5 +84,5 @@ def resize_boxes(
         chosen, largest_first = largest_first[:chunk_size], largest_first[chunk_size:]
         with torch.autocast(patches.device.type, enabled=False):
             chunk = _resize_chunk(images, indices[chosen], boxes[chosen], sizes[chosen], starts[chosen], side)
-        patches[torch.from_numpy(chosen).to(patches.device)] = chunk
+        patches[torch.from_numpy(chosen).to(patches.device, non_blocking=True)] = chunk
     return patches

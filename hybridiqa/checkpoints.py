@@ -49,7 +49,7 @@ def _write_folder(accelerator: Accelerator, folder: Path, write: Callable[[Path]
     write(unfinished)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        for path in unfinished.rglob("*"):
+        for path in [*unfinished.rglob("*"), unfinished]:
             _sync_to_disk(path)
         unfinished.rename(folder)
         _sync_to_disk(folder.parent)

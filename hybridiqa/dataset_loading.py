@@ -1,5 +1,6 @@
 """Open what prepare_dataset.py wrote, and hand it to torch on a device."""
 
+import gc
 import hashlib
 import io
 import json
@@ -35,6 +36,8 @@ def load_prepared(path: str | Path) -> DatasetDict:
         splits = load_from_disk(str(path))
     except FileNotFoundError as error:
         raise ValueError(f"{str(path)!r} is not a prepared dataset; prepare_dataset.py makes one") from error
+    except IndexError as error:  # from inside of datasets
+        raise ValueError(f"{str(path)!r} has a split without rows") from error
     if not isinstance(splits, DatasetDict):
         raise ValueError(f"{str(path)!r} is a single split; a folder of splits by prepare_dataset.py is accepted")
     for name, split in splits.items():
@@ -71,6 +74,8 @@ def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
 def _new_buffer(num_bytes: int, device: torch.device, memory_share: float) -> torch.Tensor:
     """A buffer on the device where it fits, else in pinned host memory."""
     if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # what torch holds unused counts as taken
         free_bytes, _ = torch.cuda.mem_get_info(device)
         fits = num_bytes <= memory_share * free_bytes
         logger.info(
@@ -98,7 +103,8 @@ def load_resident(
     sizes = image_sizes(dataset)  # (height, width) each, from the headers
     pixels = _new_buffer(sum(3 * height * width for height, width in sizes), device, memory_share)
     images = ResidentImages(pixels, [height for height, _ in sizes], [width for _, width in sizes])
-    rows = dataset_on_device(dataset.select_columns(["image"]), pixels.device)
+    rgb = dataset.select_columns(["image"]).cast_column("image", Image(mode="RGB"))
+    rows = dataset_on_device(rgb, pixels.device)
 
     def decode(index: int) -> None:
         images[index].copy_(rows[index]["image"])

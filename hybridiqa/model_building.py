@@ -29,6 +29,8 @@ def build_model(args: TrainingArguments) -> PreTrainedModel:
         # transformers 5.23 renamed it
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable()
+    if model.image_processor.size is not None:
+        raise ValueError(f"{args.init_from} squeezes every picture to {model.image_processor.size}: not trained here")
     model.image_processor.num_patches = args.num_eval_patches  # what is measured is what users load
     model.image_processor.sampling = args.eval_sampling or model.image_processor.sampling
     return model
@@ -72,3 +74,9 @@ def build_optimizer(model: PreTrainedModel, args: TrainingArguments) -> Lion:
         {"params": hyper, "lr": args.learning_rate * args.hyper_learning_rate_factor},
     ]
     return Lion(groups, betas=(args.beta1, args.beta2), weight_decay=args.weight_decay)
+
+
+def total_gradient_norm(model: PreTrainedModel) -> torch.Tensor:
+    """The 2-norm of all gradients together, a scalar on the model's device; not finite if any of them is not."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)

@@ -166,7 +166,8 @@ def cut_patches(images: ResidentImages, indices: np.ndarray, draws: PatchDraws, 
     """The batch as matrix products: `(batch, 3, patch_size, patch_size)`, float32, 0-255, on the images' device."""
     patches = resize_boxes(images, indices, draws.boxes, draws.sizes, draws.starts, patch_size)
     flips, grays = (
-        torch.from_numpy(np.flatnonzero(chosen)).to(patches.device) for chosen in (draws.flips, draws.grays)
+        torch.from_numpy(np.flatnonzero(chosen)).to(patches.device, non_blocking=True)
+        for chosen in (draws.flips, draws.grays)
     )
     patches[flips] = patches[flips].flip(-1)
     patches[grays] = transforms.rgb_to_grayscale(patches[grays], num_output_channels=3)
@@ -203,7 +204,7 @@ class RandomPatches:
         self.options = options
         self.normalize = normalize
         self.seed = seed
-        self.device = device or images.pixels.device
+        self.device = torch.empty(0, device=device or images.pixels.device).device  # cuda -> cuda:0, as tensors say
         counts = np.full(len(images), num_patches) * (1 if repeats is None else np.asarray(repeats))
         self.pair_images = np.repeat(np.arange(len(images)), counts)
         self.pair_patches = np.concatenate([np.arange(count) for count in counts])
@@ -230,7 +231,7 @@ class RandomPatches:
                 needed, positions = np.unique(indices, return_inverse=True)
                 images = images.select(needed, self.device)
             pixel_values = self.normalize(cut_patches(images, positions, draws, self.options.patch_size))
-        labels = self.scores[indices].to(self.device)
+        labels = self.scores[indices].to(self.device, non_blocking=True)
         return pixel_values.contiguous(memory_format=torch.channels_last), labels
 
     def _cut_in_threads(self, indices: np.ndarray, draws: PatchDraws) -> torch.Tensor:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from hybridiqa import checkpoints
 from hybridiqa.dataset_loading import load_resident
 from hybridiqa.metrics import compute_metrics
-from hybridiqa.model_building import build_optimizer
+from hybridiqa.model_building import build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import RandomPatches, balanced_repeats
 from hybridiqa.resident_images import ResidentImages
 from hybridiqa.training_arguments import TrainingArguments
@@ -97,7 +97,8 @@ def merit(metrics: dict[str, float]) -> tuple[float, float]:
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{name.upper()} {value:.4f}" for name, value in metrics.items())
+    shown = {name: math.nan if value is None else value for name, value in metrics.items()}  # None: read from JSON
+    return "  ".join(f"{name.upper()} {value:.4f}" for name, value in shown.items())
 
 
 def _is_quiet(accelerator: Accelerator) -> bool | None:
@@ -107,8 +108,8 @@ def _is_quiet(accelerator: Accelerator) -> bool | None:
 class Trainer:
     """Trains a model, writes checkpoints, and keeps the epoch that is best on validation.
 
-    What a step computes depends on the arguments and its number alone, not on the number of processes nor on how often
-    the run was stopped.
+    What a step computes depends on the arguments and its number alone, not on how often the run was stopped, nor (where
+    the backbone drops no paths at random) on the number of processes.
 
     Args:
         model: on the accelerator's device.
@@ -139,8 +140,12 @@ class Trainer:
             repeats=balanced_repeats(train.scores) if args.balance_scores else None,
             device=accelerator.device,
         )
-        is_split_over_gpus = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
-        if is_split_over_gpus and not args.freeze_batch_norm:
+        if accelerator.num_processes > 1 and not (args.freeze_batch_norm or args.freeze_backbone):
+            if accelerator.device.type != "cuda":
+                raise ValueError(
+                    "batch norm is synchronised on GPUs only: here, several processes need --freeze_batch_norm or "
+                    "--freeze_backbone"
+                )
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if args.compile:
             model.backbone.compile()
@@ -250,6 +255,9 @@ class Trainer:
             is_last = number == num_parts - 1
             with nullcontext() if is_last else accelerator.no_sync(self.prepared):
                 self._backward(part, pairs)
+        if accelerator.scaler is None:  # which skips such steps by itself
+            # Lion takes the sign of its momentum, and that of NaN is 0: it would stand still, with a finite loss.
+            self._note_failure(~total_gradient_norm(self.model).isfinite())
         if self.args.max_grad_norm:
             accelerator.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
         self.optimizer.step()
@@ -266,12 +274,15 @@ class Trainer:
         loss = self.prepared(pixel_values, labels).loss
         self.accelerator.backward(loss * (len(part) * num_processes / len(pairs)))  # processes are averaged
         loss_sum = loss.detach().to(self._sums.dtype) * len(part)
-        is_first_bad = ~loss_sum.isfinite() & (self._sums[1] < 0)
         self._sums[0] += loss_sum
-        self._sums[1] = torch.where(is_first_bad, self.progress.epoch_step, self._sums[1])
+        self._note_failure(~loss_sum.isfinite())
+
+    def _note_failure(self, is_bad: torch.Tensor) -> None:
+        is_first = is_bad & (self._sums[1] < 0)
+        self._sums[1] = torch.where(is_first, self.progress.epoch_step, self._sums[1])
 
     def _reset_sums(self) -> None:
-        # The loss, and the first step of the epoch where it was not finite; reading them has to wait for the device.
+        # The loss, and the epoch's first step that was not finite; reading them has to wait for the device.
         dtype = torch.float32 if self.accelerator.device.type == "mps" else torch.float64
         self._sums = torch.tensor([0.0, -1.0], dtype=dtype, device=self.accelerator.device)
         self._num_summed = 0
@@ -280,7 +291,7 @@ class Trainer:
         """Read the losses since the last time from all processes, and stop the run where they are not finite."""
         sums = self.accelerator.gather(self._sums.unsqueeze(0)).tolist()  # (processes, 2)
         if bad_steps := [int(step) for _, step in sums if step >= 0]:
-            raise FloatingPointError(self._describe_failure("the loss is not finite", min(bad_steps)))
+            raise FloatingPointError(self._describe_failure("the loss or a gradient is not finite", min(bad_steps)))
         loss_sum = sum(process_sum for process_sum, _ in sums)
         loss = loss_sum / self._num_summed
         progress = self.progress
@@ -302,7 +313,7 @@ class Trainer:
             f"{what} in step {progress.step - progress.epoch_step + epoch_step + 1} "
             f"(epoch {progress.epoch + 1}, step {epoch_step + 1}), at the learning rates {rates}. "
             f"The last good checkpoint is {last.name if last else 'none'}. "
-            f"Lower --learning_rate, or look at the batch's images: {', '.join(paths)}"
+            f"Begin anew with a lower --learning_rate, or look at the batch's images: {', '.join(paths)}"
         )
 
     def _validate(self) -> None:

@@ -25,8 +25,9 @@ COUNTS = (
     "num_workers",
 )
 OPTIONAL_COUNTS = ("max_steps", "early_stopping_patience", "num_repeats")
+MAX_PATCHES = 10_000  # that the image processor cuts from an image
 # What may differ when a run goes on: none of it changes what a step computes.
-CHANGEABLE = ("output_dir", "resume", "num_epochs", "max_steps", "early_stopping_patience", "save_total_limit")
+CHANGEABLE = ("output_dir", "resume", "num_epochs", "early_stopping_patience", "save_total_limit")
 CHANGEABLE += ("report_to", "logging_steps", "num_workers", "device_memory_share", "trust_remote_code")
 
 
@@ -58,7 +59,8 @@ class TrainingArguments:
     max_steps: int | None = _option(None, "stop after this many steps, whatever --num_epochs says")
     batch_size: int = _option(300, "patches a step, over all processes")
     gradient_accumulation_steps: int = _option(
-        1, "parts in which each process computes its share of a batch, one after the other: less memory, same result"
+        1,
+        "parts in which a process computes its share of a batch: less memory; batch norm sees the parts",
     )
     gradient_checkpointing: bool = _option(False, "compute activations twice instead of keeping them: less memory")
     max_grad_norm: float | None = _option(None, "scale larger gradients down to this norm (default: never)")
@@ -114,6 +116,8 @@ class TrainingArguments:
                 continue
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
+        if self.num_eval_patches > MAX_PATCHES:
+            raise ValueError(f"--num_eval_patches must be at most {MAX_PATCHES}, got {self.num_eval_patches}")
         if self.score_range and not (len(self.score_range) == 2 and self.score_range[0] < self.score_range[1]):
             raise ValueError(f"--score_range must be MIN MAX with MIN < MAX, got {self.score_range}")
         for name in ("learning_rate", "max_grad_norm"):
@@ -138,6 +142,8 @@ class TrainingArguments:
         starts = [name for name in ("pretrained_backbone", "from_scratch", "init_from") if getattr(self, name)]
         if len(starts) > 1:
             raise ValueError(f"one start at most can be chosen, got --{' and --'.join(starts)}")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("--compile and --gradient_checkpointing cannot be combined")
         if self.config and self.init_from:
             raise ValueError("--config has no effect with --init_from, whose checkpoint brings its own")
 

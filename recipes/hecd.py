@@ -8,7 +8,17 @@ HECD_DIR holds `images/` and a table `scores.csv` with the columns file, scene a
 writes. The scenes are dealt into three thirds; each third is the test split of one model, which learns from the others.
 Two random halves of the raters agree at an SRCC of 0.70.
 
-RESULTS
+Result (SRCC within scene, mean over the scenes; 95 % intervals over the scenes) and duration on two CPU cores:
+
+| run | third 1 | third 2 | third 3 | all twelve scenes | minutes a third |
+|---|---|---|---|---|---|
+| frozen | 0.330 | 0.319 | 0.293 | 0.314 [0.236, 0.388] | 8 (on one core) |
+| fine_tuned | 0.498 | 0.468 | 0.461 | 0.476 [0.400, 0.556] | 10 (14 on one core) |
+
+Over the pictures of all scenes of a third: frozen 0.32, 0.35, 0.17; fine_tuned 0.38, 0.52, 0.31. A ridge
+regression on mean and standard deviation of the frozen backbone's four stage maps over native patches, on the same
+thirds: 0.47 within scene and 0.32, 0.38, 0.41. Fine-tuned less ridge, scene by scene: +0.008 [-0.068, 0.090],
+which twelve scenes cannot tell from nothing.
 """
 
 from __future__ import annotations

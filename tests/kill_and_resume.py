@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -28,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
 TRAIN = str(Path(__file__).resolve().parent.parent / "train.py")
-NUM_EPOCHS = 6
+NUM_EPOCHS, NUM_IMAGES, NUM_PATCHES, BATCH_SIZE = 6, 12, 16, 4
+NUM_STEPS = NUM_EPOCHS * NUM_IMAGES * NUM_PATCHES // BATCH_SIZE
 COMPARED_FILES = ("model.safetensors", "config.json", "metrics.json", "predictions.csv", "losses.csv", "README.md")
 
 
@@ -41,7 +43,7 @@ def make_dataset(folder: Path) -> None:
             "path": [f"{number}.png" for number in numbers],
         }
 
-    splits = {"train": rows(0, 12), "validation": rows(12, 4), "test": rows(16, 4)}
+    splits = {"train": rows(0, NUM_IMAGES), "validation": rows(20, 4), "test": rows(30, 4)}
     DatasetDict({name: Dataset.from_dict(split) for name, split in splits.items()}).save_to_disk(folder)
 
 
@@ -56,8 +58,17 @@ class Runs:
     def start(self, name: str) -> subprocess.Popen:
         command = [sys.executable, TRAIN, "--dataset", str(self.folder / "prepared"), "--from_scratch", "--resume"]
         command += ["--output_dir", str(self.folder / name / "out"), "--config", str(self.folder / "config")]
-        command += ["--num_train_patches", "16", "--num_eval_patches", "1", "--batch_size", "4", "--save_steps", "3"]
-        command += ["--num_epochs", str(NUM_EPOCHS), "--learning_rate", "1e-4", "--mixed_precision", "no"]
+        command += ["--num_train_patches", str(NUM_PATCHES), "--num_eval_patches", "1", "--save_steps", "3"]
+        command += [
+            "--batch_size",
+            str(BATCH_SIZE),
+            "--num_epochs",
+            str(NUM_EPOCHS),
+            "--learning_rate",
+            "1e-4",
+            "--mixed_precision",
+            "no",
+        ]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         (self.folder / name).mkdir(exist_ok=True)
         log = open(self.folder / name / "log.txt", "a")  # noqa: SIM115 (the process keeps it)
@@ -91,6 +102,11 @@ def is_writing(checkpoints_dir: Path) -> bool:
         return False
 
 
+def last_step(checkpoints_dir: Path) -> int:
+    """The step of the newest whole checkpoint, 0 where there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in checkpoints_dir.glob("step-*")), default=0)
+
+
 def wait_for_training(process: subprocess.Popen, runs: Runs, name: str, start: int) -> bool:
     """Wait until the run has begun its steps; False if it ended before."""
     log = runs.folder / name / "log.txt"
@@ -112,7 +128,11 @@ def wait_for_moment(process: subprocess.Popen, checkpoints_dir: Path, delay: flo
 
 
 def kill_once(runs: Runs, name: str, delay: float, in_writing: bool) -> str:
-    """Start or resume the run and kill it; says where it was hit: "steps", "writing" or "end" (it was not)."""
+    """Start or resume the run and kill it: in its "steps", in "writing" a checkpoint, in the "report" after all steps.
+
+    Returns:
+        Which of these, or "end" where the run was not killed.
+    """
     log = runs.folder / name / "log.txt"
     start = log.stat().st_size if log.exists() else 0
     process = runs.start(name)
@@ -126,7 +146,9 @@ def kill_once(runs: Runs, name: str, delay: float, in_writing: bool) -> str:
     if process.returncode != -signal.SIGKILL:
         raise RuntimeError(f"the run failed:\n{log.read_text()[-3000:]}")
     runs.check_checkpoints(name)
-    return "writing" if is_writing(checkpoints_dir) else "steps"
+    if is_writing(checkpoints_dir):
+        return "writing"
+    return "report" if last_step(checkpoints_dir) == NUM_STEPS else "steps"
 
 
 def kill_and_resume(folder: Path, num_kills: int, num_in_writing: int, seed: int) -> list[str]:
@@ -145,19 +167,21 @@ def kill_and_resume(folder: Path, num_kills: int, num_in_writing: int, seed: int
     duration = time.monotonic() - began - startup
     expected = runs.files("undisturbed")
     print(f"undisturbed run: {duration:.1f} s after its start-up; weights {expected['model.safetensors'][:16]}")
-    hits, number = [], 0
+    hits, hit, number = [], None, 0
     while len(hits) < num_kills or hits.count("writing") < num_in_writing:
         name = f"killed-{number}"
         in_writing = hits.count("writing") < num_in_writing and rng.random() < 0.5
         delay = rng.uniform(0, duration / 6)
+        if hit == "report":  # one kill after the last step is enough for this run
+            delay = math.inf
         hit = kill_once(runs, name, delay, in_writing)
         if hit == "end":
             compare(runs, name, expected)
             number += 1
             continue
         hits.append(hit)
-        last = max((path.name for path in runs.checkpoints(name).glob("step-*")), default="none")
-        print(f"kill {len(hits):2}: {delay:5.2f} s after the start-up, in {hit}; last whole checkpoint {last}")
+        last = last_step(runs.checkpoints(name))
+        print(f"kill {len(hits):2}: {delay:5.2f} s after the start-up, in {hit}; last whole checkpoint: step {last}")
     runs.start(name).wait()
     compare(runs, name, expected)
     return hits

@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import BACKBONES, TINY_SIZES, make_picture, make_tiny_model
-from datasets import concatenate_datasets, load_from_disk
+from datasets import DatasetDict, concatenate_datasets, load_from_disk
 from huggingface_hub import ModelCard
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
@@ -20,9 +20,10 @@ from transformers import AutoBackbone, AutoModel
 
 import prepare_dataset
 import train
+from hybridiqa import training
 from hybridiqa.backbones import load_backbone
 from hybridiqa.loading import hub_class
-from hybridiqa.model_building import build_model, build_optimizer
+from hybridiqa.model_building import build_model, build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import RandomPatches
 from hybridiqa.resident_images import ResidentImages
 from hybridiqa.run_report import without_nan
@@ -194,6 +195,8 @@ def test_a_backbone_folder_is_the_start_and_brings_its_architecture(tmp_path):
         (["--pretrained_backbone", "nothing"], "must be a folder, a file or a Hub id"),
         (["--config", "nothing"], "--config must be a config.json or its folder, got nothing"),
         (["--score_range", "5"], "--score_range must be MIN MAX"),
+        (["--compile", "--gradient_checkpointing"], "cannot be combined"),
+        (["--num_eval_patches", "20000"], "--num_eval_patches must be at most 10000"),
         (["--beta1", "2"], "--beta1 must be at least 0 and below 1"),
         (["--lr_decay_factor", "-3"], "--lr_decay_factor must be at least 0"),
         (["--flip_probability", "7"], "--flip_probability must be 0 to 1"),
@@ -236,7 +239,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(prepared, tiny_config, tmp_path
         model_class, "_score_patches", lambda self, patches: score_patches(self, patches) * float("nan")
     )
     assert train.main(arguments(prepared, tmp_path / "out", "--config", str(tiny_config), "--from_scratch")) == 1
-    assert "the loss is not finite in step 1 (epoch 1, step 1)" in capsys.readouterr().err
+    assert "the loss or a gradient is not finite in step 1 (epoch 1, step 1)" in capsys.readouterr().err
 
 
 def weights(output_dir: Path) -> dict[str, torch.Tensor]:
@@ -335,7 +338,9 @@ def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_names_the_batc
     monkeypatch.setattr(model_class, "_score_patches", turn_nan)
     assert small_run(prepared, tiny_config, tmp_path / "out", "--save_steps", "2", "--logging_steps", "1") == 1
     error = capsys.readouterr().err
-    assert "the loss is not finite in step 4 (epoch 1, step 4), at the learning rates 4e-06, 4e-05." in error
+    assert (
+        "the loss or a gradient is not finite in step 4 (epoch 1, step 4), at the learning rates 4e-06, 4e-05." in error
+    )
     assert "The last good checkpoint is step-00000002." in error
     data = load_from_disk(prepared)["train"]
     args = TrainingArguments("data", str(tmp_path / "new"), num_train_patches=4, batch_size=16)
@@ -392,3 +397,32 @@ def test_what_is_measured_is_what_the_checkpoint_scores_by(prepared, tiny_config
     row = predictions(tmp_path / "out")[0]
     picture = load_from_disk(prepared)["validation"][0]["image"]
     assert float(model.score(picture)) == pytest.approx(float(row["prediction"]), abs=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(prepared, tiny_config, tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def spoil(model):
+        calls.append(model)
+        if len(calls) == 3:
+            next(model.parameters()).grad.fill_(float("nan"))
+        return total_gradient_norm(model)
+
+    monkeypatch.setattr(training, "total_gradient_norm", spoil)
+    assert small_run(prepared, tiny_config, tmp_path / "out", "--logging_steps", "1") == 1
+    assert "the loss or a gradient is not finite in step 3 (epoch 1, step 3)" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_learned_from_is_refused(prepared, tiny_config, tmp_path, capsys):
+    splits = load_from_disk(prepared)
+    scores = [None if row == 4 else 2.0 for row in range(len(splits["train"]))]
+    unscored = DatasetDict(splits | {"train": splits["train"].remove_columns("score").add_column("score", scores)})
+    nothing = DatasetDict(splits | {"test": splits["test"].select([])})
+    for name, data, message in (
+        ("nothing", nothing, "has a split without rows"),
+        ("unscored", unscored, "the train split has 1 rows without a finite score, the first is 4"),
+    ):
+        data.save_to_disk(tmp_path / name)
+        assert small_run(tmp_path / name, tiny_config, tmp_path / "out") == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
