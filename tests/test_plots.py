@@ -42,6 +42,7 @@ def test_the_picture_of_predictions_is_the_same_file_for_the_same_scores(tmp_pat
 
 def test_the_title_is_drawn_as_it_is(tmp_path):
     plot_predictions([1, 2], [1, 2], tmp_path / "plot.png", r"a$\nonsense$_b")  # broken mathematics, were it that
+    assert (tmp_path / "plot.png").is_file()
 
 
 @pytest.mark.parametrize("srcc_values", [(math.nan,), (None, 0.5), (math.nan, math.nan)])
