@@ -41,6 +41,8 @@ def load_prepared(path: str | Path) -> DatasetDict:
     if not isinstance(splits, DatasetDict):
         raise ValueError(f"{str(path)!r} is a single split; a folder of splits by prepare_dataset.py is accepted")
     for name, split in splits.items():
+        if not len(split):
+            raise ValueError(f"{str(path)!r} has a split without rows: {name}")
         lacking = [column for column in NEEDED_COLUMNS if column not in split.column_names]
         if lacking:
             raise ValueError(f"split {name!r} of {str(path)!r} has no column {lacking}; it has {split.column_names}")

@@ -422,7 +422,7 @@ def test_data_that_cannot_be_learned_from_is_refused(prepared, tiny_config, tmp_
         ("nothing", nothing, "has a split without rows"),
         ("unscored", unscored, "the train split has 1 rows without a finite score, the first is 4"),
     ):
-        data.save_to_disk(tmp_path / name)
+        data.save_to_disk(tmp_path / name, num_shards=dict.fromkeys(data, 1))
         assert small_run(tmp_path / name, tiny_config, tmp_path / "out") == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
