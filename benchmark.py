@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,6 +40,7 @@ from hybridiqa.patch_sampling import PatchOptions, RandomPatches
 from hybridiqa.published_training import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
 from hybridiqa.resident_images import ResidentImages
 from hybridiqa.training_arguments import TrainingArguments
+from hybridiqa.versions import library_versions
 
 DEPTHS = {"r50": [3, 4, 6, 3], "r152": [3, 8, 36, 3]}  # r50: what the published code builds
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}  # in a row's name, and for accelerate
@@ -48,7 +48,6 @@ DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 300}  # 300: the published one
 NUM_WARM_UPS = 3  # the first step makes the optimiser's state, the others find the memory that later ones reuse
 NUM_PATCHES = 400  # an image and epoch, the published number
 MATMUL_SIZE = 8192
-PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "lion-pytorch", "numpy")
 
 
 @dataclass(frozen=True)
@@ -312,17 +311,6 @@ def device_name(device: torch.device) -> str:
     lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def library_versions() -> dict[str, str | None]:
-    """Of Python and of what is measured with; None where a package is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return versions
 
 
 def commit_hash() -> str | None:

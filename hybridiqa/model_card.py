@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PureWindowsPath
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hybridiqa.files import as_text
 from hybridiqa.metrics import is_defined
+from hybridiqa.versions import library_versions
 
-LIBRARIES = ("torch", "torchvision", "transformers", "datasets", "huggingface_hub", "accelerate", "lion-pytorch")
 TAGS = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "hyperiqa", "custom_code", "model-index"]
 # What a metric is called here, and the Hub's name for it.
 METRIC_NAMES = {
@@ -44,17 +42,6 @@ Whole folders are scored by hybridIQA's `score.py`:
 ```bash
 python score.py PICTURES/ --model {model_argument} --output scores.csv
 ```"""
-
-
-def library_versions() -> dict[str, str]:
-    """The installed versions of the libraries that a score can depend on, and Python's; what is missing is left out."""
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {**versions, "python": platform.python_version()}
 
 
 @dataclass
