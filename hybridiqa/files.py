@@ -1,7 +1,9 @@
 """Files and folders: walking them, unpacking zips, and new folders that are whole or not there."""
 
+import hashlib
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -19,12 +21,28 @@ NOT_PICTURES = {"MPEG", "HDF5", "BUFR", "GRIB", "EPS", "WMF"}
 logger = logging.getLogger(__name__)
 
 SKIPPED_FOLDERS = ("__MACOSX",)  # what macOS adds to a zip: thumbnails under the pictures' own names
+HASH_BYTES = 16
 MAX_EXTRACTED_BYTES = 256 * 2**30  # well above any scored folder known; a zip that claims more is a mistake or a bomb
 
 
 def as_text(path: str | PurePath) -> str:
     """A path that any file, terminal or JSON takes: bytes of its name that are not UTF-8 are written as `\\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def path_of(text: str) -> Path:
+    """The path that `as_text` wrote so: of this very name where there is one, else with every `\\xNN` as its byte."""
+    if os.path.lexists(text):
+        return Path(text)
+    return Path(
+        os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode()))
+    )
+
+
+def content_hash(path: str | PurePath) -> str:
+    """32 hexadecimal digits of the BLAKE2b of a file's bytes. Raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=HASH_BYTES)).hexdigest()
 
 
 def what_is_no_file(path: Path) -> str | None:
