@@ -11,6 +11,7 @@ import math
 import numbers
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -162,27 +163,37 @@ def random_starts(width: int, height: int, num_patches: int, patch_size: int, se
     return [(draw(height - patch_size), draw(width - patch_size)) for _ in range(num_patches)]
 
 
-def cut(image: Image.Image, starts: list[tuple[int, int]], patch_size: int) -> list[np.ndarray]:
-    """The patches `(patch_size, patch_size, 3)` that start at these (top, left), in pixels."""
-    pixels = np.asarray(image)  # (height, width, 3)
-    return [pixels[top : top + patch_size, left : left + patch_size] for top, left in starts]
+@dataclass(frozen=True)
+class View:
+    """An image at one size, in pixels, and the (top, left) of each patch that is cut from it."""
+
+    width: int
+    height: int
+    starts: list[tuple[int, int]]
 
 
-def cut_grid(image: Image.Image, num_patches: int, patch_size: int) -> list[np.ndarray]:
-    """As `cut`, on the even grid; 0 patches are none."""
-    return cut(image, grid_starts(*image.size, num_patches, patch_size) if num_patches else [], patch_size)
+def multiscale_views(width: int, height: int, num_patches: int, patch_size: int) -> list[View]:
+    """First the whole image as one patch, then a quarter of the others at half size, the rest at native size.
 
-
-def cut_multiscale(image: Image.Image, native: Image.Image, num_patches: int, patch_size: int) -> list[np.ndarray]:
-    """As `cut`: first the whole image as one patch, then a quarter of the others at half size, the rest at native.
-
-    `native` is the image where it is large enough for a patch, and the enlarged one where it is not.
+    The dimensions are those of the image where it is large enough for a patch, and of the enlarged one where it is not.
     """
     num_halved = (num_patches - 1) // 4
     num_native = num_patches - 1 - num_halved
-    whole = image.resize((patch_size, patch_size), Image.Resampling.BILINEAR)
-    halved = native.resize(halved_dimensions(*native.size, patch_size), Image.Resampling.BILINEAR)
-    return [np.asarray(whole), *cut_grid(halved, num_halved, patch_size), *cut_grid(native, num_native, patch_size)]
+    views = [View(patch_size, patch_size, [(0, 0)])]
+    for dimensions, count in (
+        (halved_dimensions(width, height, patch_size), num_halved),
+        ((width, height), num_native),
+    ):
+        if count:
+            views.append(View(*dimensions, grid_starts(*dimensions, count, patch_size)))
+    return views
+
+
+def cut(image: Image.Image, view: View, patch_size: int) -> list[np.ndarray]:
+    """The patches of one view of an image, each `(patch_size, patch_size, 3)`."""
+    if image.size != (view.width, view.height):
+        image = image.resize((view.width, view.height), Image.Resampling.BILINEAR)
+    return [np.asarray(image.crop((left, top, left + patch_size, top + patch_size))) for top, left in view.starts]
 
 
 class HybridIQAImageProcessor(BaseImageProcessor):
@@ -266,27 +277,53 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         self, image: Any, sampling: str | None = None, seed: int | None = None, num_patches: int | None = None
     ) -> torch.Tensor:
         """The patches of one image, as they are before normalisation: `(patches, 3, height, width)`, uint8, RGB."""
+        image = load_image(image)
+        views = self._views(*image.size, sampling, seed, num_patches)
+        if self.size is not None:
+            image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+        crops = [crop for view in views for crop in cut(image, view, self.patch_size)]
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
+
+    def patch_boxes(
+        self,
+        width: int,
+        height: int,
+        sampling: str | None = None,
+        seed: int | None = None,
+        num_patches: int | None = None,
+    ) -> list[tuple[float, float, float, float]]:
+        """(left, top, right, bottom) of what each patch shows, in pixels of an upright image of this width and height.
+
+        In the order of `extract_patches`, whose options these are. Where the image is squeezed, enlarged or halved
+        before the patches are cut, the boxes are still those in the image as it was given, and fractions of pixels.
+
+        Raises:
+            ValueError: wrong options, or an image that is too large; the message says what was got.
+        """
+        boxes = []
+        for view in self._views(width, height, sampling, seed, num_patches):
+            across, down = width / view.width, height / view.height
+            for top, left in view.starts:
+                right, bottom = left + self.patch_size, top + self.patch_size
+                boxes.append((left * across, top * down, right * across, bottom * down))
+        return boxes
+
+    def _views(
+        self, width: int, height: int, sampling: str | None, seed: int | None, num_patches: int | None
+    ) -> list[View]:
+        """What patches are cut from an image of these dimensions, in pixels."""
         sampling = self.sampling if sampling is None else sampling
         seed = self.seed if seed is None else seed
         num_patches = self.num_patches if num_patches is None else num_patches
         _check_options(sampling, num_patches, seed)
-        image, native = self._prepare(load_image(image))
+        _check_whole("width", width, 1)
+        _check_whole("height", height, 1)
+        dimensions = resized_dimensions(width, height, self.size, self.patch_size)
         if sampling == "grid":
-            crops = cut_grid(native, num_patches, self.patch_size)
-        elif sampling == "random":
-            crops = cut(native, random_starts(*native.size, num_patches, self.patch_size, seed), self.patch_size)
-        else:
-            crops = cut_multiscale(image, native, num_patches, self.patch_size)
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
-
-    def _prepare(self, image: Image.Image) -> tuple[Image.Image, Image.Image]:
-        """The image squeezed to `size` where there is one, and the same enlarged where it is too small for a patch."""
-        dimensions = resized_dimensions(*image.size, self.size, self.patch_size)
-        if self.size is not None:
-            image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
-        if image.size == dimensions:
-            return image, image
-        return image, image.resize(dimensions, Image.Resampling.BILINEAR)
+            return [View(*dimensions, grid_starts(*dimensions, num_patches, self.patch_size))]
+        if sampling == "random":
+            return [View(*dimensions, random_starts(*dimensions, num_patches, self.patch_size, seed))]
+        return multiscale_views(*dimensions, num_patches, self.patch_size)
 
     def normalize_patches(self, patches: torch.Tensor) -> torch.Tensor:
         """uint8 RGB `(..., 3, height, width)` -> float32, less the mean and divided by the standard deviation."""

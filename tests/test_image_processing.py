@@ -204,6 +204,48 @@ def test_multiscale_patches_follow_neither_seed_nor_batch():
     assert torch.equal(Processor(patch_size=64, num_patches=6)(picture, sampling="multiscale")["pixel_values"], alone)
 
 
+def rescaled(box: tuple[float, ...], across: float, down: float) -> list[int]:
+    """A box in whole pixels of a picture that is `across` times as wide and `down` times as high."""
+    scaled = [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
+    assert scaled == pytest.approx([round(value) for value in scaled])
+    return [round(value) for value in scaled]
+
+
+@pytest.mark.parametrize("sampling", ["grid", "random"])
+def test_patches_are_the_picture_cut_at_their_boxes(sampling):
+    processor, picture = Processor(patch_size=64, num_patches=6), make_picture(301, 200)
+    boxes = processor.patch_boxes(301, 200, sampling=sampling, seed=5)
+    cut = [np.asarray(picture.crop(box)) for box in boxes]
+    assert np.array_equal(as_arrays(processor.extract_patches(picture, sampling=sampling, seed=5)), cut)
+
+
+@pytest.mark.parametrize("sampling", ["grid", "random"])
+@pytest.mark.parametrize(("size", "dimensions"), [(None, (128, 64)), ((90, 70), (70, 90))])
+def test_boxes_of_a_resized_picture_are_those_of_the_picture_as_given(sampling, size, dimensions):
+    processor, picture = Processor(patch_size=64, num_patches=6, size=size), make_picture(60, 30)
+    resized = picture.resize(dimensions, Image.Resampling.BILINEAR)  # enlarged, or squeezed
+    boxes = processor.patch_boxes(60, 30, sampling=sampling)
+    assert all(0 <= left < right <= 60.001 and 0 <= top < bottom <= 30.001 for left, top, right, bottom in boxes)
+    cut = [np.asarray(resized.crop(rescaled(box, dimensions[0] / 60, dimensions[1] / 30))) for box in boxes]
+    assert np.array_equal(as_arrays(processor.extract_patches(picture, sampling=sampling)), cut)
+
+
+def test_boxes_of_multiscale_patches_are_the_whole_then_double_ones_then_native_ones():
+    processor, picture = Processor(patch_size=64, num_patches=9, sampling="multiscale"), make_picture(400, 200)
+    patches, boxes = as_arrays(processor.extract_patches(picture)), processor.patch_boxes(400, 200)
+    assert boxes[:3] == [(0, 0, 400, 200), (0, 36, 128, 164), (272, 36, 400, 164)]
+    halved = picture.resize((200, 100), Image.Resampling.BILINEAR)
+    assert all(np.array_equal(patches[i], halved.crop(rescaled(boxes[i], 1 / 2, 1 / 2))) for i in (1, 2))
+    assert all(np.array_equal(patches[i], picture.crop(boxes[i])) for i in range(3, 9))
+
+
+def test_boxes_of_a_picture_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="width must be a whole number, at least 1, got 0"):
+        Processor().patch_boxes(0, 100)
+    with pytest.raises(ValueError, match=r"64 megapixels.*got 9000 x 9000"):
+        Processor().patch_boxes(9000, 9000)
+
+
 def test_normalisation_is_imagenets():
     white = Processor(patch_size=32, num_patches=1)(np.full((32, 32, 3), 255, np.uint8))["pixel_values"]
     expected = [(1 - mean) / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
