@@ -79,6 +79,8 @@ def row_from(values: dict) -> ScoreRow:
 
 
 def _from_csv(cells: dict[str, str]) -> ScoreRow:
+    if None in cells or None in cells.values():
+        raise ValueError(f"a line has more or fewer than {len(COLUMNS)} cells: {cells}")
     values = {name: cell or None for name, cell in cells.items()}
     for name, number in NUMBERS.items():
         if values.get(name) is not None:
