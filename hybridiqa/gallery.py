@@ -1,0 +1,165 @@
+"""One HTML page of scored images: thumbnails to sort, filter and search, in a single file that needs no network.
+
+The page itself, `gallery.html`, stands beside this file; here its data are made.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from hybridiqa.files import as_text, path_of, what_is_no_file
+from hybridiqa.rgb import to_rgb
+from hybridiqa.score_report import best_first, failures, on_one_line
+from hybridiqa.score_store import ScoreRow
+
+MARKER = "<!DOCTYPE html><!-- hybridIQA gallery -->"  # the first line of every gallery
+SUFFIXES = (".html", ".htm")
+THUMBNAIL_SIZE = 192  # pixels of the longer side; a page shows about 160, and some screens have finer pixels
+THUMBNAIL_QUALITY = 75  # of WebP: about 4 kB a picture
+MAX_FAILURES = 1000  # named in a page
+
+
+def check_gallery_path(path: Path) -> None:
+    """Check that a gallery can be written there.
+
+    Raises:
+        ValueError: another suffix than .html, no such folder, or a file of this name that is no gallery.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"a gallery must end in {' or '.join(SUFFIXES)}, got {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} for the gallery {path.name}")
+    if os.path.lexists(path) and not _is_gallery(path):
+        raise ValueError(f"{path} is there already and is not a gallery; nothing is overwritten")
+
+
+def _is_gallery(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(MARKER)) == MARKER.encode()
+
+
+def sample_evenly(rows: Sequence[ScoreRow], count: int) -> list[ScoreRow]:
+    """At most `count` rows, evenly over their order, the first and the last included.
+
+    Raises:
+        ValueError: a count below 2, which cannot hold both.
+    """
+    if count < 2:
+        raise ValueError(f"a gallery must have room for at least 2 images, got {count}")
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[round(index * (len(rows) - 1) / (count - 1))] for index in range(count)]
+
+
+def make_thumbnail(path: Path) -> bytes:
+    """The picture upright, on white, at most 192 px, as WebP; no bytes where it cannot be read."""
+    if what_is_no_file(path):
+        return b""
+    try:
+        with Image.open(path) as opened:
+            opened.draft(None, (2 * THUMBNAIL_SIZE, 2 * THUMBNAIL_SIZE))  # a JPEG is decoded at a fraction of its size
+            picture = to_rgb(opened)
+    except Exception:  # decoders raise whatever their format's parser does; here a gap in the page is all it means
+        return b""
+    picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), reducing_gap=2.0)
+    encoded = io.BytesIO()
+    picture.save(encoded, "WEBP", quality=THUMBNAIL_QUALITY)
+    return encoded.getvalue()
+
+
+def _to_json(value: object) -> str:
+    """JSON that may stand in a page: whatever a file is called, it cannot end the script element."""
+    return json.dumps(value).replace("<", r"\u003c")
+
+
+def _make_image(row: ScoreRow) -> dict:
+    """What the page knows of an image."""
+    path = path_of(row.path)
+    return {
+        "path": on_one_line(row.path),
+        "name": on_one_line(as_text(path.name)),
+        "uri": path.absolute().as_uri(),
+        "score": row.score,
+        "std": row.score_std,
+        "percentile": row.percentile,
+        "width": row.width,
+        "height": row.height,
+        "thumbnail": base64.b64encode(make_thumbnail(path)).decode(),
+    }
+
+
+def _data_of(rows: Sequence[ScoreRow], num_workers: int, max_images: int) -> Iterator[str]:
+    """The page's data, in pieces of JSON, so that its thumbnails are never all in memory."""
+    scored, failed = best_first(rows), failures(rows)
+    named = [{"path": on_one_line(row.path), "error": on_one_line(row.error)} for row in failed[:MAX_FAILURES]]
+    totals = {"num_scored": len(scored), "num_failed": len(failed), "failed": named}
+    yield _to_json(totals).removesuffix("}") + ', "images": ['
+    shown = sample_evenly(scored, max_images)
+    pool = ThreadPoolExecutor(num_workers)  # processes were no faster: Pillow works outside the interpreter's lock
+    try:
+        images = tqdm(pool.map(_make_image, shown), "gallery", len(shown), unit="image", disable=None, leave=False)
+        for index, image in enumerate(images):
+            yield (",\n" if index else "\n") + _to_json(image)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    yield "\n]}"
+
+
+def _page_around_data() -> tuple[str, str]:
+    """What stands before and after the data; a policy lets the page run its own script and load pictures, no more."""
+    page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    sources = {}
+    for tag in ("style", "script"):
+        [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        sources[tag] = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: file:; "
+        f"style-src 'sha256-{sources['style']}'; script-src 'sha256-{sources['script']}'"
+    )
+    before, after = page.replace("CONTENT_SECURITY_POLICY", policy).split("GALLERY_DATA")
+    return before, after
+
+
+def write_gallery(rows: Sequence[ScoreRow], path: Path, num_workers: int = 2, max_images: int = 5000) -> None:
+    """Write one page that shows the scored images, from a file and without a network.
+
+    Of more than `max_images` an even sample over their ranks is shown, best and worst included. Rows without a score
+    are named, those of vanished files left out. The page takes about 5 kB an image. Whenever the process ends, the
+    file is there whole, as before, or not at all.
+
+    Args:
+        rows: of one scorer.
+        path: a new .html file, or a gallery, which is replaced.
+        num_workers: threads that make thumbnails; each holds one picture.
+        max_images: at least 2.
+
+    Raises:
+        ValueError: a path that `check_gallery_path` refuses, or a `max_images` below 2.
+    """
+    path = Path(path)
+    check_gallery_path(path)
+    before, after = _page_around_data()
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+            file.write(before)
+            file.writelines(_data_of(rows, num_workers, max_images))
+            file.write(after)
+        check_gallery_path(path)  # the thumbnails took their time
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
