@@ -176,3 +176,37 @@ def test_an_empty_list_scores_to_nothing_and_rubbish_is_named(tiny_model):
         tiny_model.score([make_picture(), 5])
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         tiny_model.score(make_picture(), batch_size=0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_model_prepared_for_scoring_gives_the_same_scores(backbone):
+    model = make_tiny_model(backbone)
+    for name, buffer in model.named_buffers():  # statistics that folding must not take for 0 and 1
+        if name.endswith(("running_mean", "running_var")):
+            buffer.copy_(torch.rand(buffer.shape, generator=torch.Generator().manual_seed(len(name))) + 0.5)
+    pixel_values = random_batch()
+    before = model.predict_patch_scores(pixel_values)
+    assert model.prepare_for_scoring() is model and not model.training
+    after = model.predict_patch_scores(pixel_values)
+    assert torch.allclose(after, before, rtol=0, atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert torch.equal(model.prepare_for_scoring().predict_patch_scores(pixel_values), after)
+
+
+def test_a_model_prepared_for_scoring_is_neither_trained_nor_saved(tiny_model, tmp_path):
+    tiny_model.prepare_for_scoring()
+    with pytest.raises(RuntimeError, match="can only score; load it again to train it"):
+        tiny_model.train()
+    with pytest.raises(RuntimeError, match="can only score; save it before that call"):
+        tiny_model.save_pretrained(tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
+    assert not tiny_model.eval().training
+
+
+def test_half_precision_is_folded_in_float32(tiny_model):
+    full, half = tiny_model, copy.deepcopy(tiny_model).bfloat16()
+    full.prepare_for_scoring(), half.prepare_for_scoring()
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(
+        half.predict_patch_scores(random_batch()), full.predict_patch_scores(random_batch()), atol=0.05
+    )
