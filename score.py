@@ -1,49 +1,63 @@
-"""Score images: files and folders in, one row an image out.
+"""Score images: files and folders, or a dataset, in; one row an image out.
 
     python score.py examples/
     python score.py FOLDER PICTURE.png --model DIR_OR_REPO --output scores.csv
+    python score.py PICTURE.png --map maps/
+    python score.py --dataset DIR_OR_REPO --output scored/
+    accelerate launch score.py FOLDER --output scores.csv
 
-The table on stdout has the best image first. Exit status: 0 all scored, 1 some were not, 2 wrong usage.
+With --output, what has a score is not scored again, and a run that was stopped goes on when it is started again.
+Exit status: 0 all scored, 1 some were not, 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
-import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, parse_flag_from_env
+from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
-from hybridiqa.files import as_text, has_image_suffix, walk_files, what_is_no_file
-from hybridiqa.loading import ROOT, choose_device, hub_class, load_model, silence_libraries
+from hybridiqa.dataset_scoring import (
+    DatasetImages,
+    ScoredStream,
+    check_columns,
+    finish_stream,
+    in_order,
+    load_splits,
+    with_scores,
+)
+from hybridiqa.engines import DTYPES, ENGINES, Engine, load_engine
+from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files, write_text_atomically
+from hybridiqa.gallery import check_gallery_path, write_gallery
+from hybridiqa.loading import ROOT, choose_device, hub_class, silence_libraries
+from hybridiqa.patch_maps import draw_patch_map, map_path
 from hybridiqa.rgb import load_image
-from hybridiqa.score_store import ScoreRow, check_output, open_scores
+from hybridiqa.score_ledger import ScoreLedger
+from hybridiqa.score_merge import within
+from hybridiqa.score_progress import remove_progress
+from hybridiqa.score_report import print_report
+from hybridiqa.score_store import ScoreRow, check_output
+from hybridiqa.scoring import PatchChoice, ScoredSource, score_sources, scorer_name
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLINGS = hub_class("image_processing_hybridiqa.SAMPLINGS")
-NUM_DECODERS = 2  # threads; the model is the limit
+SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+ERRORS_HEADER = ("path", "error")
+MAX_ERRORS_SHOWN = 10
+LONGEST_WAIT = timedelta(days=30)  # of a process for the others, whose pictures may be larger
 
 
-@dataclass(frozen=True)
-class DecodedImage:
-    """The row of an image as far as decoding knows it, and its uint8 patches where there was no error."""
-
-    row: ScoreRow
-    patches: torch.Tensor | None = None  # (patches, 3, height, width)
-
-
-def find_images(inputs: list[str]) -> list[Path]:
+def find_images(inputs: Sequence[str]) -> list[Path]:
     """The files named, and the images in the folders named (recursively, sorted), each once.
 
     Raises:
@@ -64,91 +78,293 @@ def find_images(inputs: list[str]) -> list[Path]:
     return list(paths.values())
 
 
-def decode_image(path: Path, extract_patches: Callable) -> DecodedImage:
-    """Read one image; what cannot be read becomes a row with the reason."""
-    row = ScoreRow(as_text(path))
-    if reason := what_is_no_file(path):
-        return DecodedImage(replace(row, error=reason))
-    try:
+def join_processes(device: str | None) -> PartialState | None:
+    """The processes that share the work, None where this is the only one.
+
+    Raises:
+        ValueError: accelerate does not see all that were started.
+    """
+    num_started = int(os.environ.get("WORLD_SIZE", 1))
+    if num_started == 1:
+        return None
+    is_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or choose_device(device).type == "cpu"
+    state = PartialState(cpu=is_cpu, timeout=LONGEST_WAIT)
+    if state.num_processes != num_started:
+        raise ValueError(f"{num_started} processes were started and accelerate sees {state.num_processes}")
+    return state
+
+
+def check_errors_path(path: Path) -> None:
+    """Raise ValueError unless a list of errors can be written there: a free name, or that of such a list."""
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"--errors: there is no folder {path.parent}")
+    if not os.path.lexists(path):
+        return
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        if next(csv.reader(file), None) != list(ERRORS_HEADER):
+            raise ValueError(f"--errors: {path} is there already and no list of errors; nothing is overwritten")
+
+
+def write_errors(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """A CSV of what could not be scored, and why."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([ERRORS_HEADER, *((row.path, row.error) for row in rows if row.error is not None)])
+    write_text_atomically(path, text.getvalue())
+
+
+class PatchMaps:
+    """Writes a map of its patches' scores for every picture scored.
+
+    Args:
+        maps_dir: made if it is not there.
+        inputs: files and folders of the run; a folder's tree is kept below `maps_dir`.
+    """
+
+    def __init__(self, maps_dir: Path, inputs: Sequence[str], engine: Engine, choice: PatchChoice):
+        self.maps_dir, self.engine, self.choice = maps_dir, engine, choice
+        self.folders = [Path(name) for name in inputs if Path(name).is_dir()]
+
+    def write(self, path: Path, result: ScoredSource) -> None:
+        """The map of one picture that was scored now."""
         image = load_image(path)
-        row = replace(row, width=image.width, height=image.height)
-        return DecodedImage(row, extract_patches(image))
-    except ValueError as error:
-        return DecodedImage(replace(row, error=str(error).removeprefix(f"cannot read {path}: ")))
+        boxes = self.engine.image_processor.patch_boxes(
+            *image.size, sampling=self.choice.sampling, num_patches=self.choice.num_patches
+        )
+        drawn = draw_patch_map(image, boxes, result.patch_scores, result.row.score, self.engine.config.score_range)
+        root = next((folder for folder in self.folders if path.is_relative_to(folder)), path.parent)
+        target = map_path(path, root, self.maps_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(target)
 
 
-def decode_ahead(paths: Iterable[Path], extract_patches: Callable, num_ahead: int) -> Iterator[DecodedImage]:
-    """Decode in threads while the model works, in order, at most `num_ahead` images ahead."""
-    waiting = iter(paths)
-    with ThreadPoolExecutor(NUM_DECODERS) as pool:
-        pending: deque[Future[DecodedImage]] = deque()
+def score_files(args: argparse.Namespace, state: PartialState | None) -> int:
+    """Score files and folders; the exit status.
+
+    Raises:
+        ValueError: wrong usage, found before any image is scored.
+    """
+    paths = find_images(args.inputs)
+    check_outputs(args)
+    if state and not args.output:
+        raise ValueError("several processes need --output, where their scores come together")
+    engine, choice = open_engine(args, state), PatchChoice(args.sampling, args.num_patches)
+    scorer = scorer_name(engine, choice)
+    index, count = (state.process_index, state.num_processes) if state else (0, 1)
+    sources, started = [(as_text(path), path) for path in paths[index::count]], time.monotonic()
+    with closing(ScoreLedger(args.output, scorer, index)) as ledger:
         try:
-            while True:
-                for path in islice(waiting, num_ahead - len(pending)):
-                    pending.append(pool.submit(decode_image, path, extract_patches))
-                if not pending:
-                    return
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            num_known = _score_share(args, engine, choice, ledger, sources, is_main=index == 0)
+        except KeyboardInterrupt:
+            if not state:
+                ledger.merge(within(args.inputs), engine.config.score_quantiles, args.percentile_of == "library")
+            raise
+        num_known = sum(gather_object([num_known])) if state else num_known
+        if index:
+            return 0
+        merged = ledger.merge(within(args.inputs), engine.config.score_quantiles, args.percentile_of == "library")
+    seconds = time.monotonic() - started
+    names = {as_text(path) for path in paths}
+    return report(args, [row for row in merged if row.scorer == scorer and row.path in names], num_known, seconds)
 
 
-def score_batch(model: PreTrainedModel, batch: list[DecodedImage]) -> list[ScoreRow]:
-    """The rows of a batch, scored where there are patches."""
-    readable = [image.patches for image in batch if image.patches is not None]
-    if not readable:
-        return [image.row for image in batch]
-    patches = torch.stack(readable).to(model.device)  # (batch, patches, 3, height, width)
-    patch_scores = model.predict_patch_scores(model.image_processor.normalize_patches(patches))  # (batch, patches)
-    scores, deviations = patch_scores.mean(dim=1).tolist(), patch_scores.std(dim=1, correction=0).tolist()
-    numbers = iter(zip(scores, deviations, strict=True))
-    rows = []
-    for image in batch:
-        if image.patches is None:
-            rows.append(image.row)
-        else:
-            score, deviation = next(numbers)
-            rows.append(replace(image.row, score=score, score_std=deviation))
-    return rows
+def _score_share(
+    args: argparse.Namespace,
+    engine: Engine,
+    choice: PatchChoice,
+    ledger: ScoreLedger,
+    sources: Sequence[tuple[str, Path | bytes]],
+    is_main: bool,
+) -> int:
+    """Score what is this process's share of the work; how many of these scores were known."""
+    maps = PatchMaps(args.map, args.inputs, engine, choice) if args.map else None
+    known = None if maps else ledger.known()
+    num_known = 0
+    with tqdm(total=len(sources), unit="image", disable=None if is_main else True, leave=False) as progress:
+        for results in score_sources(engine, sources, choice, known, args.batch_size, args.num_workers):
+            ledger.add([result.row for result in results])
+            for result in results:
+                if maps and result.patch_scores:
+                    maps.write(sources[result.index][1], result)
+            num_known += sum(result.is_known for result in results)
+            progress.update(len(results))
+    return num_known
 
 
-def score_images(
-    model: PreTrainedModel, paths: list[Path], batch_size: int, **processor_options
-) -> Iterator[list[ScoreRow]]:
-    """Batches of rows, in the order of the paths; the options are `extract_patches`'s, as in `model.score`."""
-    extract_patches = partial(model.image_processor.extract_patches, **processor_options)
-    decoded = decode_ahead(paths, extract_patches, batch_size + NUM_DECODERS)
-    while batch := list(islice(decoded, batch_size)):
-        yield score_batch(model, batch)
+def score_dataset(args: argparse.Namespace, state: PartialState | None) -> int:
+    """Score a dataset's images; the exit status.
+
+    Raises:
+        ValueError: wrong usage, found before any image is scored.
+    """
+    check_dataset_arguments(args, state)
+    splits = load_splits(args.dataset, args.split, args.streaming)
+    check_columns(splits, args.image_column, args.score_column)
+    engine, choice = open_engine(args, state), PatchChoice(args.sampling, args.num_patches)
+    score_splits = _score_stream if args.streaming else _score_splits
+    return score_splits(args, state, engine, choice, splits)
 
 
-def _on_one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def check_dataset_arguments(args: argparse.Namespace, state: PartialState | None) -> None:
+    """Raise ValueError for what does not go together with --dataset."""
+    for name in ("errors", "gallery", "map"):
+        if getattr(args, name):
+            raise ValueError(f"--{name} is for files and folders, not for --dataset")
+    if not args.output and not args.push_to_hub:
+        raise ValueError("--dataset needs --output, a new folder, or --push_to_hub")
+    if not args.output and state:
+        raise ValueError("several processes need --output, where their scores come together")
+    if args.output and args.push_to_hub and args.streaming:
+        raise ValueError("--streaming takes either --output or --push_to_hub")
+    if args.output and os.path.lexists(args.output):
+        raise ValueError(f"--output must be a new folder, {args.output} is there already; nothing is overwritten")
 
 
-def print_table(rows: list[ScoreRow]) -> None:
-    """Best first, then what could not be scored."""
-    scored = sorted((row for row in rows if row.error is None), key=lambda row: -row.score)
-    if scored:
-        print(f"{'score':>7}  {'std':>6}  path")
-    for row in scored:
-        print(f"{row.score:7.3f}  {row.score_std:6.3f}  {_on_one_line(row.path)}")
-    for row in rows:
-        if row.error is not None:
-            print(f"{'-':>7}  {'-':>6}  {_on_one_line(f'{row.path}: {row.error}')}")
+def _score_splits(
+    args: argparse.Namespace,
+    state: PartialState | None,
+    engine: Engine,
+    choice: PatchChoice,
+    splits: dict[str, Dataset],
+) -> int:
+    """Score whole splits, and save or push them with their scores."""
+    images, started = DatasetImages(splits, args.image_column), time.monotonic()
+    index, count = (state.process_index, state.num_processes) if state else (0, 1)
+    with closing(ScoreLedger(args.output, scorer_name(engine, choice), index)) as ledger:
+        num_known = _score_share(args, engine, choice, ledger, images[index::count], is_main=index == 0)
+        num_known = sum(gather_object([num_known])) if state else num_known
+        if index:
+            return 0
+        by_name = {row.path: row for row in ledger.added_rows() if row.scorer == ledger.scorer}
+        rows = [by_name[name] for name in images.names()]
+        scored = with_scores(splits, by_name, args.score_column)
+        if args.output:
+            with new_folder(args.output) as unfinished:
+                scored.save_to_disk(unfinished)
+            remove_progress(args.output)
+    if args.push_to_hub:
+        scored.push_to_hub(args.push_to_hub, private=args.private, embed_external_files=True)
+    return report(args, rows, num_known, time.monotonic() - started)
+
+
+def _score_stream(
+    args: argparse.Namespace,
+    state: PartialState | None,
+    engine: Engine,
+    choice: PatchChoice,
+    splits: dict[str, IterableDataset],
+) -> int:
+    """Score splits as they are read, and write or push them a few rows at a time."""
+
+    def score(sources: Sequence[tuple[str, Path | bytes]]) -> list[ScoreRow]:
+        return in_order(score_sources(engine, sources, choice, {}, args.batch_size, args.num_workers), len(sources))
+
+    stream, started = ScoredStream(splits, args.image_column, args.score_column, score), time.monotonic()
+    if args.output:
+        index, count = (state.process_index, state.num_processes) if state else (0, 1)
+        folder = stream.write(args.output, scorer_name(engine, choice), index, count)
+        if state:
+            state.wait_for_everyone()
+        if index == 0:
+            finish_stream(folder, args.output, splits)
+    else:
+        stream.push(args.push_to_hub, args.private)
+    for row in stream.errors[:MAX_ERRORS_SHOWN]:
+        print(f"{row.path}: {row.error}")
+    num_failed, seconds = len(stream.errors), time.monotonic() - started
+    print(summary(stream.num_rows - num_failed, num_failed, 0, seconds), file=sys.stderr)
+    return 1 if num_failed else 0
+
+
+def report(args: argparse.Namespace, rows: list[ScoreRow], num_known: int, seconds: float) -> int:
+    """Show what the images got, and write what was asked for; the exit status."""
+    print_report(rows, is_terminal=sys.stdout.isatty())
+    if args.errors:
+        write_errors(args.errors, rows)
+    if args.gallery:
+        write_gallery(rows, args.gallery)
+    num_failed = sum(row.error is not None for row in rows)
+    print(summary(len(rows) - num_failed - num_known, num_failed, num_known, seconds), file=sys.stderr)
+    return 1 if num_failed else 0
+
+
+def summary(num_scored: int, num_failed: int, num_known: int, seconds: float) -> str:
+    """The line that closes a run."""
+    known = f"{num_known} skipped as known, " if num_known else ""
+    return f"{num_scored} scored, {num_failed} failed, {known}{num_scored / seconds:.2f} images/s"
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise ValueError for files and folders that cannot be written without overwriting something."""
+    if args.output:
+        check_output(args.output)
+    if args.errors:
+        check_errors_path(args.errors)
+    if args.gallery:
+        check_gallery_path(args.gallery)
+    if args.map and args.map.exists() and not args.map.is_dir():
+        raise ValueError(f"--map must be a folder, got the file {args.map}")
+
+
+def open_engine(args: argparse.Namespace, state: PartialState | None) -> Engine:
+    """What scores, on this process's device; numbers that depend on the device are filled in."""
+    engine = load_engine(
+        args.model,
+        engine=args.engine,
+        device=str(state.device) if state else args.device,
+        dtype=args.dtype,
+        trust_remote_code=args.trust_remote_code,
+        compile=args.compile,
+        exact=args.exact,
+    )
+    is_cpu = engine.device.type == "cpu"
+    if args.batch_size is None:
+        args.batch_size = 1 if is_cpu else 8
+    if args.num_workers is None:
+        args.num_workers = min(os.cpu_count() or 1, 2 if is_cpu else 16)
+    return engine
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files and folders (searched recursively)")
-    parser.add_argument("--model", default=str(ROOT), help="folder or Hub id (default: the embedded checkpoint)")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that a Hub checkpoint brings")
-    parser.add_argument("--output", type=Path, help="a new .csv, .jsonl or .parquet file")
-    parser.add_argument("--sampling", choices=SAMPLINGS, help="how patches are chosen (default: the checkpoint's)")
-    parser.add_argument("--num_patches", type=int, help="patches an image (default: the checkpoint's)")
-    parser.add_argument("--batch_size", type=int, default=8, help="images at a time (default 8)")
-    parser.add_argument("--device", help="default: cuda, then mps, then cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files and folders (searched recursively)")
+    model = parser.add_argument_group("what scores")
+    model.add_argument("--model", default=str(ROOT), help="folder, Hub id or .onnx (default: the embedded checkpoint)")
+    model.add_argument("--trust_remote_code", action="store_true", help="run the code that a Hub checkpoint brings")
+    model.add_argument("--sampling", choices=SAMPLINGS, help="how patches are chosen (default: the checkpoint's)")
+    model.add_argument("--num_patches", type=int, help="patches an image (default: the checkpoint's)")
+    results = parser.add_argument_group("results")
+    results.add_argument("--output", type=Path, help="a .csv, .jsonl or .parquet file, new or of earlier runs")
+    results.add_argument("--errors", type=Path, metavar="FILE", help="a CSV of what could not be scored, and why")
+    results.add_argument("--gallery", type=Path, metavar="FILE", help="one HTML page of all pictures and scores")
+    results.add_argument("--map", type=Path, metavar="DIR", help="a picture of the patches' scores for every image")
+    results.add_argument(
+        "--percentile_of",
+        choices=("checkpoint", "library"),
+        default="checkpoint",
+        help="what a percentile compares with: scores on the checkpoint's validation images, or all scored files",
+    )
+    dataset = parser.add_argument_group("a dataset instead of files")
+    dataset.add_argument("--dataset", metavar="DIR_OR_REPO", help="--output is then a new folder, for a scored copy")
+    dataset.add_argument("--image_column", default="image", help="a column of images (default image)")
+    dataset.add_argument("--score_column", default="score", help="a new column (default score), and its name + _std")
+    dataset.add_argument("--split", help="score this one (default: all)")
+    dataset.add_argument("--streaming", action="store_true", help="a few rows at a time, where the disk is too small")
+    dataset.add_argument("--push_to_hub", metavar="REPO", help="upload the scored copy, beside or instead of --output")
+    dataset.add_argument("--private", action="store_true", help="make a new repository private")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--engine", choices=ENGINES, default="torch", help="onnxruntime, openvino: --model is an .onnx")
+    speed.add_argument("--device", help="default: cuda, then mps, then cpu")
+    speed.add_argument(
+        "--dtype",
+        type=lambda name: SHORT_DTYPES.get(name, name),
+        choices=DTYPES,
+        default="float32",
+        help="fp32, bf16 and fp16 will do, too; all but float32 move scores a little (default float32)",
+    )
+    speed.add_argument("--compile", action="store_true", help="torch.compile: slow to start, then faster")
+    speed.add_argument("--exact", action="store_true", help="on a GPU, no image shares a batch with another")
+    speed.add_argument("--batch_size", type=int, help="images at a time (default 8, on a CPU 1)")
+    speed.add_argument("--num_workers", type=int, help="processes that decode (default 2 on a CPU, else up to 16)")
     return parser.parse_args(argv)
 
 
@@ -158,27 +374,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: wrong usage, found before any image is scored.
     """
-    for name in ("batch_size", "num_patches"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    device, paths = choose_device(args.device), find_images(args.inputs)
-    if args.output:
-        check_output(args.output)
-    model = load_model(args.model, device, DTYPES[args.dtype], args.trust_remote_code)
-    processor_options = {"sampling": args.sampling, "num_patches": args.num_patches}
-    started, rows = time.monotonic(), []
-    progress = tqdm(total=len(paths), unit="image", disable=None, leave=False)
-    with progress, closing(open_scores(args.output)) if args.output else nullcontext() as store:
-        for batch in score_images(model, paths, args.batch_size, **processor_options):
-            rows += batch
-            if store:
-                store.write(batch)
-            progress.update(len(batch))
-    print_table(rows)
-    num_failed = sum(row.error is not None for row in rows)
-    speed = len(rows) / (time.monotonic() - started)
-    print(f"{len(rows) - num_failed} scored, {num_failed} failed, {speed:.2f} images/s", file=sys.stderr)
-    return 1 if num_failed else 0
+    for name, least in {"batch_size": 1, "num_patches": 1, "num_workers": 0}.items():
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
+    if bool(args.inputs) == bool(args.dataset):
+        raise ValueError("give images and folders, or else --dataset")
+    state = join_processes(args.device)
+    return score_dataset(args, state) if args.dataset else score_files(args, state)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -194,7 +396,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"score.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("score.py: stopped; what was written to --output stays", file=sys.stderr)
+        print("score.py: stopped; with --output, the same command goes on from here", file=sys.stderr)
         return 130
 
 

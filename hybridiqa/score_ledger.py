@@ -48,6 +48,10 @@ class ScoreLedger:
         held = self.rows.get(row.path)
         return held is not None and replace(held, percentile=None) == row
 
+    def added_rows(self) -> list[ScoreRow]:
+        """What this run has added, in all its processes, and what those before it have that did not reach their end."""
+        return read_progress(self.output) if self.output else self.added
+
     def merge(
         self, is_searched: Callable[[str], bool], quantiles: Sequence[float] | None, among_library: bool
     ) -> list[ScoreRow]:
@@ -55,8 +59,9 @@ class ScoreLedger:
 
         The arguments are those of `merge_rows` and `with_percentiles`.
         """
-        stored, added = (self._stored(), read_progress(self.output)) if self.output else ([], self.added)
-        rows = with_percentiles(merge_rows(stored, added, is_searched), self.scorer, quantiles, among_library)
+        stored = self._stored() if self.output else []
+        merged = merge_rows(stored, self.added_rows(), is_searched)
+        rows = with_percentiles(merged, self.scorer, quantiles, among_library)
         if self.output:
             write_scores(self.output, rows)
             remove_progress(self.output)

@@ -4,17 +4,22 @@ import csv
 import json
 import os
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import make_picture
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
 import score
+from hybridiqa.files import content_hash
+from hybridiqa.score_progress import ScoreProgress
+from hybridiqa.score_store import ScoreRow, read_scores
 
-COLUMNS = ["path", "score", "score_std", "width", "height", "error"]
+COLUMNS = ["path", "score", "score_std", "percentile", "width", "height", "error", "vanished", "content_hash", "scorer"]
 
 
 @pytest.fixture
@@ -35,6 +40,16 @@ def break_two(library: Path) -> None:
     (library / "cut.jpg").write_bytes((library / "deep" / "b.JPG").read_bytes()[:900])
 
 
+def load_for_scoring(checkpoint: str) -> PreTrainedModel:
+    """The model as score.py scores with it: the same scores to the last bit."""
+    return AutoModel.from_pretrained(checkpoint, trust_remote_code=True).prepare_for_scoring()
+
+
+def read(path: Path) -> dict[str, ScoreRow]:
+    """The rows of a file of scores, by the file's name."""
+    return {Path(row.path).name: row for row in read_scores(path)}
+
+
 def run(model: str, *arguments: str | Path) -> int:
     return score.main([*map(str, arguments), "--model", model])
 
@@ -47,9 +62,11 @@ def test_every_image_gets_the_score_of_the_model(library, tiny_checkpoint, tmp_p
     assert reader.fieldnames == COLUMNS
     assert [row["path"] for row in rows] == [str(library / name) for name in ("a.png", "c.webp", "deep/b.JPG")]
     assert [(row["width"], row["height"]) for row in rows] == [("150", "100"), ("300", "70"), ("80", "90")]
-    model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True)
+    model = load_for_scoring(tiny_checkpoint)
     for row in rows:
         assert float(row["score"]) == model.score(row["path"]).item()
+        assert row["content_hash"] == content_hash(row["path"]) and row["vanished"] == row["percentile"] == ""
+        assert row["scorer"].endswith(" grid-4 float32 torch")
         patch_scores = model.predict_patch_scores(model.image_processor(row["path"])["pixel_values"])
         assert float(row["score_std"]) == pytest.approx(patch_scores.std(correction=0).item())
         assert row["error"] == ""
@@ -102,7 +119,7 @@ def test_a_file_named_twice_is_scored_once_and_any_suffix_will_do_for_a_file(lib
 
 
 def test_num_patches_and_dtype_reach_the_model(library, tiny_checkpoint, capsys):
-    model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True)
+    model = load_for_scoring(tiny_checkpoint)
     assert run(tiny_checkpoint, library / "a.png", "--num_patches", "9") == 0
     expected = model.score(library / "a.png", num_patches=9).item()
     assert float(capsys.readouterr().out.splitlines()[1].split()[0]) == pytest.approx(expected, abs=6e-4)
@@ -110,7 +127,7 @@ def test_num_patches_and_dtype_reach_the_model(library, tiny_checkpoint, capsys)
 
 
 def test_sampling_reaches_the_model(library, tiny_checkpoint, tmp_path):
-    model, path = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True), library / "a.png"
+    model, path = load_for_scoring(tiny_checkpoint), library / "a.png"
     scores = {}
     for sampling in ("grid", "random", "multiscale"):
         output = tmp_path / f"{sampling}.jsonl"
@@ -124,7 +141,7 @@ def test_sampling_reaches_the_model(library, tiny_checkpoint, tmp_path):
 
 def test_a_checkpoint_that_was_saved_as_multiscale_is_scored_so(library, tiny_checkpoint, tmp_path):
     model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True)
-    expected = model.score(library / "a.png", sampling="multiscale", num_patches=9).item()
+    expected = load_for_scoring(tiny_checkpoint).score(library / "a.png", sampling="multiscale", num_patches=9).item()
     model.image_processor.sampling, model.image_processor.num_patches = "multiscale", 9
     model.save_pretrained(tmp_path / "multiscale")
     output = tmp_path / "scores.jsonl"
@@ -155,6 +172,13 @@ def save_without_hyper_network(checkpoint: str, folder: Path) -> None:
         (["LIBRARY", "--output", "scores.txt"], "--output must end in .csv, .jsonl, .parquet"),
         (["LIBRARY", "--output", "no/such/folder/scores.csv"], "there is no folder no/such/folder"),
         (["LIBRARY", "--output", "TAKEN"], "nothing is overwritten"),
+        (["LIBRARY", "--errors", "TAKEN"], "no list of errors; nothing is overwritten"),
+        (["LIBRARY", "--gallery", "TAKEN"], "a gallery must end in .html"),
+        (["LIBRARY", "--map", "TAKEN"], "--map must be a folder"),
+        (["LIBRARY", "--dataset", "EMPTY"], "give images and folders, or else --dataset"),
+        ([], "give images and folders, or else --dataset"),
+        (["LIBRARY", "--num_workers", "-1"], "--num_workers must be at least 0"),
+        (["LIBRARY", "--dtype", "int8"], "--engine torch computes in float32, bfloat16, float16, got --dtype int8"),
         (["LIBRARY", "--batch_size", "0"], "--batch_size must be at least 1"),
         (["LIBRARY", "--num_patches", "0"], "--num_patches must be at least 1"),
         (["LIBRARY", "--device", "abacus"], "--device abacus cannot be used here"),
@@ -210,3 +234,134 @@ def test_films_are_no_images_and_multi_picture_files_are(library, tiny_checkpoin
     assert run(tiny_checkpoint, library) == 0
     printed = capsys.readouterr().out
     assert "m.mpo" in printed and "film.mpg" not in printed
+
+
+def test_a_second_run_scores_only_what_is_new_or_changed(library, tiny_checkpoint, tmp_path, capsys):
+    break_two(library)
+    output = tmp_path / "scores.csv"
+    assert run(tiny_checkpoint, library, "--output", output) == 1
+    before = read(output)
+    make_picture(90, 90, seed=7).save(library / "new.png")
+    make_picture(150, 100, seed=8).save(library / "a.png")
+    (library / "text.png").unlink()
+    make_picture(60, 70, seed=9).save(library / "text.png")
+    capsys.readouterr()
+    assert run(tiny_checkpoint, library, "--output", output) == 1
+    assert "3 scored, 1 failed, 2 skipped as known" in capsys.readouterr().err
+    after = read(output)
+    assert set(after) == {*before, "new.png"}
+    assert after["c.webp"] == before["c.webp"] and after["b.JPG"] == before["b.JPG"]
+    assert after["a.png"].score != before["a.png"].score and after["text.png"].error is None
+    anew = tmp_path / "anew.csv"
+    run(tiny_checkpoint, library, "--output", anew)
+    assert anew.read_bytes() == output.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["anew.csv", "library", "scores.csv"]
+
+
+def test_moved_vanished_and_copied_files_are_known_by_their_content(library, tiny_checkpoint, tmp_path, capsys):
+    output = tmp_path / "scores.jsonl"
+    run(tiny_checkpoint, library, "--output", output)
+    before = read(output)
+    (library / "a.png").rename(library / "deep" / "moved.png")
+    shutil.copy(library / "c.webp", library / "copy.webp")
+    (library / "deep" / "b.JPG").unlink()
+    capsys.readouterr()
+    assert run(tiny_checkpoint, library, "--output", output) == 0
+    assert "0 scored, 0 failed, 3 skipped as known" in capsys.readouterr().err
+    after = read(output)
+    assert sorted(after) == ["b.JPG", "c.webp", "copy.webp", "moved.png"]
+    assert after["moved.png"] == replace(before["a.png"], path=str(library / "deep" / "moved.png"))
+    assert after["copy.webp"].score == after["c.webp"].score == before["c.webp"].score
+    assert [name for name, row in after.items() if row.vanished] == ["b.JPG"]
+    assert after["b.JPG"].score == before["b.JPG"].score
+
+
+def test_other_settings_are_scored_beside_those_that_are_there(library, tiny_checkpoint, tmp_path, capsys):
+    output = tmp_path / "scores.csv"
+    for arguments in ([], ["--num_patches", "9"], ["--dtype", "bf16"], ["--sampling", "random"]):
+        capsys.readouterr()
+        assert run(tiny_checkpoint, library, "--output", output, *arguments) == 0
+        captured = capsys.readouterr()
+        assert "3 scored, 0 failed" in captured.err and len(captured.out.splitlines()) == 4
+    patches = {row.scorer.split(maxsplit=1)[1] for row in read_scores(output)}
+    assert patches == {
+        "grid-4 float32 torch",
+        "grid-9 float32 torch",
+        "grid-4 bfloat16 torch",
+        "random-4-seed0 float32 torch",
+    }
+    assert len(read_scores(output)) == 12
+
+
+def test_workers_and_batches_change_nothing(library, tiny_checkpoint, tmp_path):
+    break_two(library)
+    for name, arguments in {"a": ["--num_workers", "0"], "b": ["--num_workers", "3", "--batch_size", "4"]}.items():
+        assert run(tiny_checkpoint, library, "--output", tmp_path / f"{name}.csv", *arguments) == 1
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_errors_are_listed_in_a_file_of_their_own(library, tiny_checkpoint, tmp_path):
+    break_two(library)
+    for _ in range(2):  # a list of errors may be written again
+        assert run(tiny_checkpoint, library, "--errors", tmp_path / "errors.csv") == 1
+    with open(tmp_path / "errors.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(Path(row["path"]).name, list(row)) for row in rows] == [
+        ("cut.jpg", ["path", "error"]),
+        ("text.png", ["path", "error"]),
+    ]
+    assert "truncated" in rows[0]["error"]
+
+
+def test_percentiles_are_the_checkpoints_or_the_librarys(library, tiny_checkpoint, tmp_path, capsys):
+    model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True)
+    model.config.score_quantiles = [-1.0, 0.0, 1.0]
+    model.save_pretrained(tmp_path / "with_quantiles")
+    output = tmp_path / "scores.csv"
+    assert run(str(tmp_path / "with_quantiles"), library, "--output", output) == 0
+    for row in read_scores(output):
+        assert row.percentile == pytest.approx(50 * (row.score + 1), abs=0.006)
+    assert run(str(tmp_path / "with_quantiles"), library, "--output", output, "--percentile_of", "library") == 0
+    ranked = sorted(read_scores(output), key=lambda row: row.score)
+    assert [row.percentile for row in ranked] == [16.67, 50.0, 83.33]
+    assert capsys.readouterr().out.splitlines()[0].split() == ["score", "std", "%", "path"]
+
+
+def test_a_gallery_and_maps_are_written(library, tiny_checkpoint, tmp_path):
+    output, maps = tmp_path / "scores.csv", tmp_path / "maps"
+    assert run(tiny_checkpoint, library, "--output", output) == 0
+    arguments = ["--output", output, "--gallery", tmp_path / "gallery.html", "--map", maps]
+    before = output.read_bytes()
+    assert run(tiny_checkpoint, library, *arguments) == 0  # known scores have maps, too
+    assert output.read_bytes() == before
+    assert sorted(path.relative_to(maps).as_posix() for path in maps.rglob("*.png")) == [
+        "a.png.map.png",
+        "c.webp.map.png",
+        "deep/b.JPG.map.png",
+    ]
+    assert "c.webp" in (tmp_path / "gallery.html").read_text()
+
+
+def test_a_file_of_scores_that_another_run_writes_is_left_alone(library, tiny_checkpoint, tmp_path, capsys):
+    with closing(ScoreProgress(tmp_path / "scores.csv")):
+        assert run(tiny_checkpoint, library, "--output", tmp_path / "scores.csv") == 2
+    assert "another run is writing scores to" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_scored_and_the_command_goes_on(library, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    output, engine_class = tmp_path / "scores.csv", score.load_engine(tiny_checkpoint).__class__
+    score_patches, calls = engine_class.score_patches, []
+
+    def stop_at_the_second(self, patches):
+        calls.append(len(patches))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score_patches(self, patches)
+
+    monkeypatch.setattr(engine_class, "score_patches", stop_at_the_second)
+    assert run(tiny_checkpoint, library, "--output", output) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert len(read_scores(output)) == 1
+    assert run(tiny_checkpoint, library, "--output", output) == 0
+    assert "2 scored, 0 failed, 1 skipped as known" in capsys.readouterr().err
+    assert len(read_scores(output)) == 3 and [path.name for path in tmp_path.glob("scores.*")] == ["scores.csv"]

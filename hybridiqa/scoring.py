@@ -1,0 +1,102 @@
+"""Sources of images -> rows of scores: decoded ahead, scored in batches, nothing scored twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hybridiqa.decoding import DecodedImage, decode_images
+from hybridiqa.engines import Engine
+from hybridiqa.score_store import ScoreRow
+
+
+@dataclass(frozen=True)
+class PatchChoice:
+    """How patches are chosen, where not as the checkpoint's image processor was saved."""
+
+    sampling: str | None = None
+    num_patches: int | None = None
+
+
+@dataclass(frozen=True)
+class ScoredSource:
+    """What a source of an image got.
+
+    Args:
+        index: of the source among all.
+        row: its score, or why there is none.
+        is_known: whether the score was there already, of the same content.
+        patch_scores: one a patch; none where nothing was scored now.
+    """
+
+    index: int
+    row: ScoreRow
+    is_known: bool = False
+    patch_scores: list[float] | None = None
+
+
+def scorer_name(engine: Engine, options: PatchChoice) -> str:
+    """What scores depend on besides the pictures, in a row's words: scores of one name can be compared."""
+    processor = engine.image_processor
+    sampling = options.sampling or processor.sampling
+    patches = f"{sampling}-{options.num_patches or processor.num_patches}"
+    if sampling == "random":
+        patches += f"-seed{processor.seed}"
+    return f"{engine.fingerprint} {patches} {engine.dtype} {engine.name}"
+
+
+def _score_batch(
+    engine: Engine, scorer: str, batch: list[DecodedImage], known: dict[str, ScoreRow] | None
+) -> list[ScoredSource]:
+    """Score the pictures of a batch that need it; their scores become known."""
+    known = {} if known is None else known
+    fresh = {image.index: image for image in batch if image.patches is not None and image.row.content_hash not in known}
+    scores = {}
+    if fresh:
+        patches = np.stack([image.patches for image in fresh.values()])  # (batch, patches, 3, height, width)
+        patch_scores = engine.score_patches(torch.from_numpy(patches))  # (batch, patches)
+        means, deviations = patch_scores.mean(dim=1).tolist(), patch_scores.std(dim=1, correction=0).tolist()
+        for image, mean, deviation in zip(fresh.values(), means, deviations, strict=True):
+            known[image.row.content_hash] = replace(image.row, score=mean, score_std=deviation, scorer=scorer)
+        scores = dict(zip(fresh, patch_scores.tolist(), strict=True))
+    return [_result(image, scorer, known, scores.get(image.index)) for image in batch]
+
+
+def _result(
+    image: DecodedImage, scorer: str, known: dict[str, ScoreRow], patch_scores: list[float] | None
+) -> ScoredSource:
+    if image.row.error is not None:
+        return ScoredSource(image.index, replace(image.row, scorer=scorer))
+    row = replace(known[image.row.content_hash], path=image.row.path, vanished=False, percentile=None)
+    return ScoredSource(image.index, row, patch_scores is None, patch_scores)
+
+
+def score_sources(
+    engine: Engine,
+    sources: Sequence[tuple[str, Path | bytes]],
+    options: PatchChoice,
+    known: dict[str, ScoreRow] | None,
+    batch_size: int,
+    num_workers: int,
+) -> Iterator[list[ScoredSource]]:
+    """Batches of results, every source once, in the order in which they are ready.
+
+    Args:
+        sources: name, and the file or its bytes.
+        known: by content, the rows that hold a score of this scorer; what is scored now is added. None scores all anew.
+        batch_size: images that are scored together.
+        num_workers: processes that decode, 0 for none.
+    """
+    extract_patches = partial(
+        engine.image_processor.extract_patches, sampling=options.sampling, num_patches=options.num_patches
+    )
+    scorer = scorer_name(engine, options)
+    decoded = decode_images(sources, extract_patches, frozenset(known or ()), num_workers)
+    while batch := list(islice(decoded, batch_size)):
+        yield _score_batch(engine, scorer, batch, known)
