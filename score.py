@@ -7,7 +7,7 @@
     accelerate launch score.py FOLDER --output scores.csv
 
 With --output, what has a score is not scored again, and a run that was stopped goes on when it is started again.
-Exit status: 0 all scored, 1 some were not, 2 wrong usage.
+Exit status: 0 all scored, 1 some were not, 2 wrong usage; of several processes 0 also where some were not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, disable_progress_bars
 from tqdm.auto import tqdm
 
 from hybridiqa.dataset_scoring import (
@@ -268,11 +268,15 @@ def _score_stream(
             finish_stream(folder, args.output, splits)
     else:
         stream.push(args.push_to_hub, args.private)
-    for row in stream.errors[:MAX_ERRORS_SHOWN]:
+    shares = gather_object([(stream.num_rows, stream.errors)]) if state else [(stream.num_rows, stream.errors)]
+    if state and state.process_index:
+        return 0
+    errors, seconds = [row for _, errors in shares for row in errors], time.monotonic() - started
+    for row in errors[:MAX_ERRORS_SHOWN]:
         print(f"{row.path}: {row.error}")
-    num_failed, seconds = len(stream.errors), time.monotonic() - started
-    print(summary(stream.num_rows - num_failed, num_failed, 0, seconds), file=sys.stderr)
-    return 1 if num_failed else 0
+    num_scored = sum(num_rows for num_rows, _ in shares) - len(errors)
+    print(summary(num_scored, len(errors), 0, seconds), file=sys.stderr)
+    return 1 if errors else 0
 
 
 def report(args: argparse.Namespace, rows: list[ScoreRow], num_known: int, seconds: float) -> int:
@@ -380,12 +384,14 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.inputs) == bool(args.dataset):
         raise ValueError("give images and folders, or else --dataset")
     state = join_processes(args.device)
-    return score_dataset(args, state) if args.dataset else score_files(args, state)
+    status = score_dataset(args, state) if args.dataset else score_files(args, state)
+    return 0 if state else status  # a launcher takes anything else for a crash
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
+    disable_progress_bars()
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter of a name is no reason to stop
     try:
         return run(args)

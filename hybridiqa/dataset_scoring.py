@@ -21,6 +21,7 @@ from datasets import (
 from datasets.distributed import split_dataset_by_node
 from pyarrow import parquet
 
+from hybridiqa.files import write_text_atomically
 from hybridiqa.loading import first_line
 from hybridiqa.score_progress import progress_dir_of
 from hybridiqa.score_store import ScoreRow
@@ -190,7 +191,7 @@ class ScoredStream:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         begun = folder / f".scorer-{process_index}-of-{num_processes}"
         if not begun.exists():
-            begun.write_text(scorer)
+            write_text_atomically(begun, scorer)  # other processes look at it
         others = {path.name: path.read_text() for path in folder.glob(".scorer-*")}
         if set(others.values()) != {scorer} or any(not name.endswith(f"-of-{num_processes}") for name in others):
             raise ValueError(f"{folder} holds an unfinished run of other options: finish it with those, or remove it")
