@@ -41,7 +41,7 @@ from hybridiqa.engines import DTYPES, ENGINES, Engine, load_engine
 from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files, write_text_atomically
 from hybridiqa.gallery import check_gallery_path, write_gallery
 from hybridiqa.loading import ROOT, choose_device, hub_class, silence_libraries
-from hybridiqa.patch_maps import draw_patch_map, map_path
+from hybridiqa.patch_maps import draw_patch_map, save_patch_map
 from hybridiqa.rgb import load_image
 from hybridiqa.score_ledger import ScoreLedger
 from hybridiqa.score_merge import within
@@ -132,9 +132,7 @@ class PatchMaps:
         )
         drawn = draw_patch_map(image, boxes, result.patch_scores, result.row.score, self.engine.config.score_range)
         root = next((folder for folder in self.folders if path.is_relative_to(folder)), path.parent)
-        target = map_path(path, root, self.maps_dir)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(target)
+        save_patch_map(drawn, path, root, self.maps_dir)
 
 
 def score_files(args: argparse.Namespace, state: PartialState | None) -> int:

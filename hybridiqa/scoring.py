@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,30 +52,41 @@ def scorer_name(engine: Engine, options: PatchChoice) -> str:
     return f"{engine.fingerprint} {patches} {engine.dtype} {engine.name}"
 
 
+def _score_fresh(engine: Engine, images: list[DecodedImage]) -> dict[int, tuple[ScoreRow, list[float] | None]]:
+    """Row and patch scores of pictures that have patches, by index."""
+    if not images:
+        return {}
+    patches = np.stack([image.patches for image in images])  # (batch, patches, 3, height, width)
+    patch_scores = engine.score_patches(torch.from_numpy(patches))  # (batch, patches)
+    means, deviations = patch_scores.mean(dim=1).tolist(), patch_scores.std(dim=1, correction=0).tolist()
+    results = {}
+    for image, mean, deviation, scores in zip(images, means, deviations, patch_scores.tolist(), strict=True):
+        if math.isfinite(mean):
+            results[image.index] = replace(image.row, score=mean, score_std=deviation), scores
+        else:
+            results[image.index] = replace(image.row, error=f"its score is {mean}, no number in {engine.dtype}"), None
+    return results
+
+
 def _score_batch(
     engine: Engine, scorer: str, batch: list[DecodedImage], known: dict[str, ScoreRow] | None
 ) -> list[ScoredSource]:
     """Score the pictures of a batch that need it; their scores become known."""
     known = {} if known is None else known
-    fresh = {image.index: image for image in batch if image.patches is not None and image.row.content_hash not in known}
-    scores = {}
-    if fresh:
-        patches = np.stack([image.patches for image in fresh.values()])  # (batch, patches, 3, height, width)
-        patch_scores = engine.score_patches(torch.from_numpy(patches))  # (batch, patches)
-        means, deviations = patch_scores.mean(dim=1).tolist(), patch_scores.std(dim=1, correction=0).tolist()
-        for image, mean, deviation in zip(fresh.values(), means, deviations, strict=True):
-            known[image.row.content_hash] = replace(image.row, score=mean, score_std=deviation, scorer=scorer)
-        scores = dict(zip(fresh, patch_scores.tolist(), strict=True))
-    return [_result(image, scorer, known, scores.get(image.index)) for image in batch]
-
-
-def _result(
-    image: DecodedImage, scorer: str, known: dict[str, ScoreRow], patch_scores: list[float] | None
-) -> ScoredSource:
-    if image.row.error is not None:
-        return ScoredSource(image.index, replace(image.row, scorer=scorer))
-    row = replace(known[image.row.content_hash], path=image.row.path, vanished=False, percentile=None)
-    return ScoredSource(image.index, row, patch_scores is None, patch_scores)
+    fresh = _score_fresh(
+        engine, [image for image in batch if image.patches is not None and image.row.content_hash not in known]
+    )
+    results = []
+    for image in batch:
+        row, patch_scores = fresh.get(image.index, (image.row, None))
+        is_known = row.score is None and row.error is None
+        if is_known:
+            row = replace(known[row.content_hash], path=row.path, vanished=False, percentile=None)
+        row = replace(row, scorer=scorer)
+        if row.error is None:
+            known[row.content_hash] = row
+        results.append(ScoredSource(image.index, row, is_known, patch_scores))
+    return results
 
 
 def score_sources(

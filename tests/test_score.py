@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_picture
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
@@ -365,3 +366,20 @@ def test_ctrl_c_keeps_what_is_scored_and_the_command_goes_on(library, tiny_check
     assert run(tiny_checkpoint, library, "--output", output) == 0
     assert "2 scored, 0 failed, 1 skipped as known" in capsys.readouterr().err
     assert len(read_scores(output)) == 3 and [path.name for path in tmp_path.glob("scores.*")] == ["scores.csv"]
+
+
+def test_a_score_that_is_no_number_is_an_error(library, tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    engine_class = score.load_engine(tiny_checkpoint).__class__
+    monkeypatch.setattr(engine_class, "score_patches", lambda self, patches: torch.full(patches.shape[:2], torch.inf))
+    assert run(tiny_checkpoint, library, "--output", tmp_path / "scores.csv") == 1
+    assert "its score is inf, no number in float32" in capsys.readouterr().out
+    assert [row.score for row in read_scores(tmp_path / "scores.csv")] == [None] * 3
+
+
+def test_maps_are_written_again_over_themselves_alone(library, tiny_checkpoint, tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "a.png.map.png").write_text("mine")
+    for _ in range(2):
+        assert run(tiny_checkpoint, library / "a.png", "--map", maps) == 0
+    assert len(list(maps.iterdir())) == 2 and (maps / "a.png.map.png").read_text() == "mine"
