@@ -13,18 +13,13 @@ Exit status: 0 all scored, 1 some were not, 2 wrong usage; of several processes 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 
-from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
 from datasets import Dataset, IterableDataset, disable_progress_bars
 from tqdm.auto import tqdm
 
@@ -38,23 +33,22 @@ from hybridiqa.dataset_scoring import (
     with_scores,
 )
 from hybridiqa.engines import DTYPES, ENGINES, Engine, load_engine
-from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files, write_text_atomically
+from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files
 from hybridiqa.gallery import check_gallery_path, write_gallery
-from hybridiqa.loading import ROOT, choose_device, hub_class, silence_libraries
-from hybridiqa.patch_maps import draw_patch_map, save_patch_map
-from hybridiqa.rgb import load_image
+from hybridiqa.loading import ROOT, hub_class, silence_libraries
+from hybridiqa.processes import Processes
 from hybridiqa.score_ledger import ScoreLedger
 from hybridiqa.score_merge import within
+from hybridiqa.score_outputs import PatchMaps, check_errors_path, write_errors
 from hybridiqa.score_progress import remove_progress
 from hybridiqa.score_report import print_report
 from hybridiqa.score_store import ScoreRow, check_output
-from hybridiqa.scoring import PatchChoice, ScoredSource, score_sources, scorer_name
+from hybridiqa.scoring import PatchChoice, score_sources, scorer_name
 
 SAMPLINGS = hub_class("image_processing_hybridiqa.SAMPLINGS")
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-ERRORS_HEADER = ("path", "error")
 MAX_ERRORS_SHOWN = 10
-LONGEST_WAIT = timedelta(days=30)  # of a process for the others, whose pictures may be larger
+NEED_OUTPUT = "several processes need --output, where their scores come together"
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -78,64 +72,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     return list(paths.values())
 
 
-def join_processes(device: str | None) -> PartialState | None:
-    """The processes that share the work, None where this is the only one.
-
-    Raises:
-        ValueError: accelerate does not see all that were started.
-    """
-    num_started = int(os.environ.get("WORLD_SIZE", 1))
-    if num_started == 1:
-        return None
-    is_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or choose_device(device).type == "cpu"
-    state = PartialState(cpu=is_cpu, timeout=LONGEST_WAIT)
-    if state.num_processes != num_started:
-        raise ValueError(f"{num_started} processes were started and accelerate sees {state.num_processes}")
-    return state
-
-
-def check_errors_path(path: Path) -> None:
-    """Raise ValueError unless a list of errors can be written there: a free name, or that of such a list."""
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"--errors: there is no folder {path.parent}")
-    if not os.path.lexists(path):
-        return
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        if next(csv.reader(file), None) != list(ERRORS_HEADER):
-            raise ValueError(f"--errors: {path} is there already and no list of errors; nothing is overwritten")
-
-
-def write_errors(path: Path, rows: Sequence[ScoreRow]) -> None:
-    """A CSV of what could not be scored, and why."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([ERRORS_HEADER, *((row.path, row.error) for row in rows if row.error is not None)])
-    write_text_atomically(path, text.getvalue())
-
-
-class PatchMaps:
-    """Writes a map of its patches' scores for every picture scored.
-
-    Args:
-        maps_dir: made if it is not there.
-        inputs: files and folders of the run; a folder's tree is kept below `maps_dir`.
-    """
-
-    def __init__(self, maps_dir: Path, inputs: Sequence[str], engine: Engine, choice: PatchChoice):
-        self.maps_dir, self.engine, self.choice = maps_dir, engine, choice
-        self.folders = [Path(name) for name in inputs if Path(name).is_dir()]
-
-    def write(self, path: Path, result: ScoredSource) -> None:
-        """The map of one picture that was scored now."""
-        image = load_image(path)
-        boxes = self.engine.image_processor.patch_boxes(
-            *image.size, sampling=self.choice.sampling, num_patches=self.choice.num_patches
-        )
-        drawn = draw_patch_map(image, boxes, result.patch_scores, result.row.score, self.engine.config.score_range)
-        root = next((folder for folder in self.folders if path.is_relative_to(folder)), path.parent)
-        save_patch_map(drawn, path, root, self.maps_dir)
-
-
-def score_files(args: argparse.Namespace, state: PartialState | None) -> int:
+def score_files(args: argparse.Namespace, processes: Processes) -> int:
     """Score files and folders; the exit status.
 
     Raises:
@@ -143,25 +80,25 @@ def score_files(args: argparse.Namespace, state: PartialState | None) -> int:
     """
     paths = find_images(args.inputs)
     check_outputs(args)
-    if state and not args.output:
-        raise ValueError("several processes need --output, where their scores come together")
-    engine, choice = open_engine(args, state), PatchChoice(args.sampling, args.num_patches)
+    if processes.count > 1 and not args.output:
+        raise ValueError(NEED_OUTPUT)
+    engine, choice = open_engine(args, processes), PatchChoice(args.sampling, args.num_patches)
     scorer = scorer_name(engine, choice)
-    index, count = (state.process_index, state.num_processes) if state else (0, 1)
-    sources, started = [(as_text(path), path) for path in paths[index::count]], time.monotonic()
-    with closing(ScoreLedger(args.output, scorer, index)) as ledger:
+    sources = [(as_text(path), path) for path in paths[processes.index :: processes.count]]
+    how_to_merge = (within(args.inputs), engine.config.score_quantiles, args.percentile_of == "library")
+    started = time.monotonic()
+    with closing(ScoreLedger(args.output, scorer, processes.index)) as ledger:
         try:
-            num_known = _score_share(args, engine, choice, ledger, sources, is_main=index == 0)
+            num_known = _score_share(args, engine, choice, ledger, sources, processes.is_main)
         except KeyboardInterrupt:
-            if not state:
-                ledger.merge(within(args.inputs), engine.config.score_quantiles, args.percentile_of == "library")
+            if processes.count == 1:
+                ledger.merge(*how_to_merge)
             raise
-        num_known = sum(gather_object([num_known])) if state else num_known
-        if index:
+        num_known = sum(processes.gather(num_known))
+        if not processes.is_main:
             return 0
-        merged = ledger.merge(within(args.inputs), engine.config.score_quantiles, args.percentile_of == "library")
-    seconds = time.monotonic() - started
-    names = {as_text(path) for path in paths}
+        merged = ledger.merge(*how_to_merge)
+    seconds, names = time.monotonic() - started, {as_text(path) for path in paths}
     return report(args, [row for row in merged if row.scorer == scorer and row.path in names], num_known, seconds)
 
 
@@ -188,29 +125,29 @@ def _score_share(
     return num_known
 
 
-def score_dataset(args: argparse.Namespace, state: PartialState | None) -> int:
+def score_dataset(args: argparse.Namespace, processes: Processes) -> int:
     """Score a dataset's images; the exit status.
 
     Raises:
         ValueError: wrong usage, found before any image is scored.
     """
-    check_dataset_arguments(args, state)
+    check_dataset_arguments(args, processes)
     splits = load_splits(args.dataset, args.split, args.streaming)
     check_columns(splits, args.image_column, args.score_column)
-    engine, choice = open_engine(args, state), PatchChoice(args.sampling, args.num_patches)
+    engine, choice = open_engine(args, processes), PatchChoice(args.sampling, args.num_patches)
     score_splits = _score_stream if args.streaming else _score_splits
-    return score_splits(args, state, engine, choice, splits)
+    return score_splits(args, processes, engine, choice, splits)
 
 
-def check_dataset_arguments(args: argparse.Namespace, state: PartialState | None) -> None:
+def check_dataset_arguments(args: argparse.Namespace, processes: Processes) -> None:
     """Raise ValueError for what does not go together with --dataset."""
     for name in ("errors", "gallery", "map"):
         if getattr(args, name):
             raise ValueError(f"--{name} is for files and folders, not for --dataset")
     if not args.output and not args.push_to_hub:
         raise ValueError("--dataset needs --output, a new folder, or --push_to_hub")
-    if not args.output and state:
-        raise ValueError("several processes need --output, where their scores come together")
+    if processes.count > 1 and not args.output:
+        raise ValueError(NEED_OUTPUT)
     if args.output and args.push_to_hub and args.streaming:
         raise ValueError("--streaming takes either --output or --push_to_hub")
     if args.output and os.path.lexists(args.output):
@@ -219,18 +156,18 @@ def check_dataset_arguments(args: argparse.Namespace, state: PartialState | None
 
 def _score_splits(
     args: argparse.Namespace,
-    state: PartialState | None,
+    processes: Processes,
     engine: Engine,
     choice: PatchChoice,
     splits: dict[str, Dataset],
 ) -> int:
     """Score whole splits, and save or push them with their scores."""
     images, started = DatasetImages(splits, args.image_column), time.monotonic()
-    index, count = (state.process_index, state.num_processes) if state else (0, 1)
-    with closing(ScoreLedger(args.output, scorer_name(engine, choice), index)) as ledger:
-        num_known = _score_share(args, engine, choice, ledger, images[index::count], is_main=index == 0)
-        num_known = sum(gather_object([num_known])) if state else num_known
-        if index:
+    share = images[processes.index :: processes.count]
+    with closing(ScoreLedger(args.output, scorer_name(engine, choice), processes.index)) as ledger:
+        num_known = _score_share(args, engine, choice, ledger, share, processes.is_main)
+        num_known = sum(processes.gather(num_known))
+        if not processes.is_main:
             return 0
         by_name = {row.path: row for row in ledger.added_rows() if row.scorer == ledger.scorer}
         rows = [by_name[name] for name in images.names()]
@@ -246,7 +183,7 @@ def _score_splits(
 
 def _score_stream(
     args: argparse.Namespace,
-    state: PartialState | None,
+    processes: Processes,
     engine: Engine,
     choice: PatchChoice,
     splits: dict[str, IterableDataset],
@@ -258,17 +195,14 @@ def _score_stream(
 
     stream, started = ScoredStream(splits, args.image_column, args.score_column, score), time.monotonic()
     if args.output:
-        index, count = (state.process_index, state.num_processes) if state else (0, 1)
-        folder = stream.write(args.output, scorer_name(engine, choice), index, count)
-        if state:
-            state.wait_for_everyone()
-        if index == 0:
-            finish_stream(folder, args.output, splits)
+        folder = stream.write(args.output, scorer_name(engine, choice), processes.index, processes.count)
     else:
         stream.push(args.push_to_hub, args.private)
-    shares = gather_object([(stream.num_rows, stream.errors)]) if state else [(stream.num_rows, stream.errors)]
-    if state and state.process_index:
+    shares = processes.gather((stream.num_rows, stream.errors))
+    if not processes.is_main:
         return 0
+    if args.output:
+        finish_stream(folder, args.output, splits)
     errors, seconds = [row for _, errors in shares for row in errors], time.monotonic() - started
     for row in errors[:MAX_ERRORS_SHOWN]:
         print(f"{row.path}: {row.error}")
@@ -307,12 +241,12 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise ValueError(f"--map must be a folder, got the file {args.map}")
 
 
-def open_engine(args: argparse.Namespace, state: PartialState | None) -> Engine:
+def open_engine(args: argparse.Namespace, processes: Processes) -> Engine:
     """What scores, on this process's device; numbers that depend on the device are filled in."""
     engine = load_engine(
         args.model,
         engine=args.engine,
-        device=str(state.device) if state else args.device,
+        device=processes.device,
         dtype=args.dtype,
         trust_remote_code=args.trust_remote_code,
         compile=args.compile,
@@ -381,9 +315,9 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}")
     if bool(args.inputs) == bool(args.dataset):
         raise ValueError("give images and folders, or else --dataset")
-    state = join_processes(args.device)
-    status = score_dataset(args, state) if args.dataset else score_files(args, state)
-    return 0 if state else status  # a launcher takes anything else for a crash
+    processes = Processes(args.device)
+    status = score_dataset(args, processes) if args.dataset else score_files(args, processes)
+    return status if processes.count == 1 else 0  # a launcher takes anything else for a crash
 
 
 def main(argv: list[str] | None = None) -> int:
