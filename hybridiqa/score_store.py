@@ -10,7 +10,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow
@@ -46,6 +47,7 @@ class ScoreRow:
 
 
 COLUMNS = tuple(field.name for field in fields(ScoreRow))
+cells_of = attrgetter(*COLUMNS)
 NUMBERS = {"score": float, "score_std": float, "percentile": float, "width": int, "height": int}
 PARQUET_SCHEMA = pyarrow.schema(
     [
@@ -98,9 +100,9 @@ def _read_csv(path: Path) -> list[ScoreRow]:
 
 def _write_csv(path: Path, rows: Sequence[ScoreRow]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(asdict(row) | {"vanished": "true" if row.vanished else ""} for row in rows)
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(cells_of(replace(row, vanished="true" if row.vanished else "")) for row in rows)
 
 
 def _read_json_lines(path: Path) -> list[ScoreRow]:
@@ -110,7 +112,7 @@ def _read_json_lines(path: Path) -> list[ScoreRow]:
 
 def to_json_line(row: ScoreRow) -> str:
     """The row as one line of JSON."""
-    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+    return json.dumps(dict(zip(COLUMNS, cells_of(row), strict=True)), ensure_ascii=False) + "\n"
 
 
 def _write_json_lines(path: Path, rows: Sequence[ScoreRow]) -> None:
