@@ -6,18 +6,21 @@ pixel_values = processor("picture.png")["pixel_values"]  # (1, 25, 3, 224, 224)
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import numbers
+import struct
 import urllib.request
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
 MAX_PIXELS = 64_000_000
@@ -25,17 +28,37 @@ MAX_PATCHES = 10_000
 SAMPLINGS = ("grid", "random", "multiscale")
 ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, a NumPy array or a torch tensor"
 DOWNLOAD_TIMEOUT = 30  # seconds
+STRIP_PIXELS = 2**20  # that are converted to RGB at a time
+HEAD_SIZE = 1024  # bytes, from which the kind of a file is told
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+ORIENTATION_TAG = 0x0112  # of EXIF
+TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class TooManyPixels(ValueError):
+    """An image of more than 64 megapixels."""
 
 
 def load_image(image: Any) -> Image.Image:
     """The picture behind anything accepted, as an 8-bit RGB PIL image.
 
     EXIF orientation is applied, alpha is composited on white, an animation gives its first frame (a PIL image the frame
-    that it stands at). Arrays and tensors are `(height, width)`, `(height, width, channels)` or `(channels, height,
-    width)` with 1-4 channels: uint8 0-255, uint16 0-65535, or floating point 0-1.
+    that it stands at). Colour profiles are ignored, as in training; broken metadata do no harm. Arrays and tensors are
+    `(height, width)`, `(height, width, channels)` or `(channels, height, width)` with 1-4 channels: uint8 0-255,
+    uint16 0-65535, or floating point 0-1. HEIC needs the package pillow-heif.
 
     Raises:
-        ValueError: not an image; the message says what was got.
+        ValueError: not a whole image, or more than 64 megapixels; the message says what was got.
     """
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
@@ -43,25 +66,109 @@ def load_image(image: Any) -> Image.Image:
     if isinstance(image, np.ndarray):
         return to_rgb(_from_array(image))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return _read(lambda: to_rgb(image), "the PIL image")
     if isinstance(image, bytes | bytearray | memoryview):
-        return _open(lambda: io.BytesIO(image), f"{len(image)} bytes")
+        return _read(lambda: _decode(io.BytesIO(image)), f"{len(image)} bytes")
     if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return _open(lambda: io.BytesIO(_download(image)), image)
+        return _read(lambda: _decode(io.BytesIO(_download(image))), image)
     if isinstance(image, str | Path):
-        return _open(lambda: image, str(image))
+        return _read(lambda: _decode(open(image, "rb")), str(image))
     raise ValueError(f"an image must be {ACCEPTED}, got {type(image).__name__}")
 
 
-def _open(find_file: Callable[[], Any], name: str) -> Image.Image:
+def _read(read: Callable[[], Image.Image], name: str) -> Image.Image:
     try:
-        with Image.open(find_file()) as opened:
-            return to_rgb(opened)
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"cannot read {name}: not an image that Pillow knows") from None
+        return read()
     except Exception as error:  # decoders raise whatever their format's parser does: OSError, struct.error, ...
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ValueError(f"cannot read {name}: {reason}") from error
+
+
+def _decode(file: BinaryIO) -> Image.Image:
+    with file:
+        try:
+            return to_rgb(open_image(file))
+        except TooManyPixels:
+            raise
+        except Exception:
+            file.seek(0)
+            png = file.read(len(PNG_SIGNATURE))
+            if png != PNG_SIGNATURE:
+                raise
+            png += file.read()
+    return to_rgb(open_image(io.BytesIO(_without_metadata(png))))
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG's chunks that decide its pixels, and its EXIF where that is whole."""
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4], "big")  # length, name, data, checksum
+        name = png[start + 4 : start + 8]
+        is_whole = zlib.crc32(png[start + 4 : end - 4]) == int.from_bytes(png[end - 4 : end], "big")
+        if name in PNG_PIXEL_CHUNKS or (name == b"eXIf" and is_whole):
+            kept.append(png[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def open_image(file: BinaryIO) -> Image.Image:
+    """An image of which the header is read and nothing decoded: `Image.open` without its check of the size.
+
+    That check warns or raises by a limit that all users of Pillow in the process share; `to_rgb` has one of its own.
+
+    Raises:
+        ValueError: not an image; the message says what it seems to be.
+    """
+    file.seek(0)
+    head = file.read(HEAD_SIZE)
+    if _is_heic(head):
+        register_heic()
+    Image.preinit()  # the common formats come first, as in Image.open
+    Image.init()
+    broken_kind = None
+    for kind in Image.ID:
+        factory, accepts = Image.OPEN[kind]
+        accepted = kind != "EPS" and (accepts is None or accepts(head[:16]))  # EPS is a program, which Pillow has run
+        if not accepted or isinstance(accepted, str):  # a text excuses that this Pillow lacks the format
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # another format, as in Image.open
+            broken_kind = kind if accepts else broken_kind
+    raise ValueError(_why_unknown(head, broken_kind))
+
+
+def register_heic() -> None:
+    """From here on Pillow reads HEIC in this process, where the optional package pillow-heif is installed."""
+    try:
+        plugin = importlib.import_module("pillow_heif")
+    except ImportError:
+        return
+    plugin.register_heif_opener()
+
+
+def _is_heic(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS
+
+
+def _why_unknown(head: bytes, broken_kind: str | None) -> str:
+    """The reason for a file that Pillow cannot open, from its first bytes and the format that they promise."""
+    if not head:
+        return "the file is empty"
+    if _is_heic(head) and "HEIF" not in Image.OPEN:
+        return "HEIC is read with the package pillow-heif: pip install pillow-heif"
+    if broken_kind is not None:
+        return f"the header of the {broken_kind} image is broken"
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return "this Pillow was built without AVIF: pip install --upgrade pillow"
+    reason, text = "not an image that Pillow knows", head.lower()
+    if b"<svg" in text:
+        return f"{reason}, but an SVG drawing, which has no pixels"
+    if b"<html" in text or b"<!doctype html" in text:
+        return f"{reason}, but a web page"
+    return f"{reason}, but text" if text.isascii() and b"\0" not in text else reason
 
 
 def _download(url: str) -> bytes:
@@ -100,8 +207,43 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """EXIF orientation applied, alpha on white, 16-bit and floating point grey scaled to 8 bits, then RGB."""
-    image = ImageOps.exif_transpose(image)
+    """EXIF orientation applied, alpha on white, 16-bit and floating point grey scaled to 8 bits, then RGB.
+
+    What is plain RGB and upright already comes back itself.
+
+    Raises:
+        ValueError: more than 64 megapixels, which are not decoded, or floating point values beyond 0-1.
+    """
+    _check_pixels(*image.size)
+    image.load()
+    _check_pixels(*image.size)  # some headers are found wrong
+    turn = _turn(image)
+    if image.mode != "RGB" or image.has_transparency_data:
+        image = _in_strips(image)
+    if turn is not None:
+        image = image.transpose(turn)
+        image.info = {}  # not to be turned again
+    return image
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION_TAG))
+    except Exception:  # parsers of metadata raise all kinds of errors; the pixels are whole
+        return None
+
+
+def _in_strips(image: Image.Image) -> Image.Image:
+    """As RGB, a megapixel at a time: what a large image takes meanwhile is itself and the result."""
+    rgb = Image.new("RGB", image.size)
+    num_rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, num_rows):
+        strip = image.crop((0, top, image.width, min(top + num_rows, image.height)))
+        rgb.paste(_strip_to_rgb(strip), (0, top))
+    return rgb
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray(_to_uint8(np.asarray(image).astype(np.uint16)))
     elif image.mode == "I":  # what 16-bit grey is read as by some formats
@@ -110,8 +252,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(_to_uint8(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise TooManyPixels(f"at most {MAX_PIXELS // 10**6} megapixels are accepted, got {width} x {height}")
 
 
 def resized_dimensions(width: int, height: int, size: Sequence[int] | None, patch_size: int) -> tuple[int, int]:
