@@ -31,6 +31,13 @@ DOWNLOAD_TIMEOUT = 30  # seconds
 STRIP_PIXELS = 2**20  # that are converted to RGB at a time
 HEAD_SIZE = 1024  # bytes, from which the kind of a file is told
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+NO_IMAGES = {
+    b"<svg": "an SVG drawing, which has no pixels",
+    b"<html": "a web page",
+    b"<!doctype html": "a web page",
+    b"%!ps": "a PostScript program",
+    b"%pdf": "a PDF document",
+}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 ORIENTATION_TAG = 0x0112  # of EXIF
@@ -129,14 +136,18 @@ def open_image(file: BinaryIO) -> Image.Image:
     broken_kind = None
     for kind in Image.ID:
         factory, accepts = Image.OPEN[kind]
-        accepted = kind != "EPS" and (accepts is None or accepts(head[:16]))  # EPS is a program, which Pillow has run
-        if not accepted or isinstance(accepted, str):  # a text excuses that this Pillow lacks the format
-            continue
-        file.seek(0)
         try:
+            accepted = kind != "EPS" and (
+                accepts is None or accepts(head[:16])
+            )  # EPS is a program, which Pillow has run
+            if not accepted or isinstance(accepted, str):  # a text excuses that this Pillow lacks the format
+                continue
+            file.seek(0)
             return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # another format, as in Image.open
             broken_kind = kind if accepts else broken_kind
+        except Exception as error:
+            raise ValueError(f"the {kind} image is broken or cut short ({error})") from error
     raise ValueError(_why_unknown(head, broken_kind))
 
 
@@ -160,15 +171,12 @@ def _why_unknown(head: bytes, broken_kind: str | None) -> str:
     if _is_heic(head) and "HEIF" not in Image.OPEN:
         return "HEIC is read with the package pillow-heif: pip install pillow-heif"
     if broken_kind is not None:
-        return f"the header of the {broken_kind} image is broken"
+        return f"the {broken_kind} image is broken or cut short"
     if head[4:12] in (b"ftypavif", b"ftypavis"):
         return "this Pillow was built without AVIF: pip install --upgrade pillow"
-    reason, text = "not an image that Pillow knows", head.lower()
-    if b"<svg" in text:
-        return f"{reason}, but an SVG drawing, which has no pixels"
-    if b"<html" in text or b"<!doctype html" in text:
-        return f"{reason}, but a web page"
-    return f"{reason}, but text" if text.isascii() and b"\0" not in text else reason
+    text = head.lower()
+    kind = next((kind for mark, kind in NO_IMAGES.items() if mark in text), None)
+    return "not an image that Pillow knows" + (f", but {kind}" if kind else "")
 
 
 def _download(url: str) -> bytes:
@@ -202,7 +210,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:  # also refuses NaN
         return np.rint(array * 255).astype(np.uint8)
     raise ValueError(
-        f"an array must be uint8 0-255, uint16 0-65535 or floating point 0-1, got {array.dtype} {low:g} to {high:g}"
+        f"values must be uint8 0-255, uint16 0-65535 or floating point 0-1, got {array.dtype} {low:g} to {high:g}"
     )
 
 
@@ -251,7 +259,7 @@ def _strip_to_rgb(image: Image.Image) -> Image.Image:
     elif image.mode == "F":
         image = Image.fromarray(_to_uint8(np.asarray(image)))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
