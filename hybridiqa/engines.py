@@ -8,11 +8,12 @@ from typing import Protocol
 import torch
 from transformers import BaseImageProcessor, PretrainedConfig
 
+from hybridiqa.onnx_engines import OnnxRuntimeEngine, OpenVinoEngine, load_onnx_engine
 from hybridiqa.torch_engine import load_torch_engine
 
 DTYPES_OF_ENGINES = {
     "torch": ("float32", "bfloat16", "float16"),
-    "onnxruntime": ("float32",),
+    "onnxruntime": ("float32", "int8"),
     "openvino": ("float32", "bfloat16", "int8"),
 }
 ENGINES = tuple(DTYPES_OF_ENGINES)
@@ -72,8 +73,9 @@ def load_engine(
     if dtype not in DTYPES_OF_ENGINES[engine]:
         accepted = ", ".join(DTYPES_OF_ENGINES[engine])
         raise ValueError(f"--engine {engine} computes in {accepted}, got --dtype {dtype}")
-    if engine == "torch":
-        if Path(model).suffix == ".onnx":
-            raise ValueError(f"{model} is for --engine onnxruntime or openvino; torch takes a folder or a Hub id")
-        return load_torch_engine(model, device, dtype, trust_remote_code, compile, exact)
-    raise ValueError(f"--engine {engine} is not there yet")
+    if engine != "torch":
+        engine_class = OpenVinoEngine if engine == "openvino" else OnnxRuntimeEngine
+        return load_onnx_engine(engine_class, model, device, dtype, compile)
+    if Path(model).suffix == ".onnx":
+        raise ValueError(f"{model} is for --engine onnxruntime or openvino; torch takes a folder or a Hub id")
+    return load_torch_engine(model, device, dtype, trust_remote_code, compile, exact)

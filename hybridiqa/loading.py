@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from huggingface_hub.utils import logging as hub_logging
@@ -28,6 +30,20 @@ def first_line(error: Exception) -> str:
 def hub_class(name: str) -> type:
     """A class of this repository's Hub files, such as `modeling_hybridiqa.HybridIQAModel`."""
     return get_class_from_dynamic_module(name, str(ROOT))
+
+
+def import_optional(name: str) -> ModuleType:
+    """A library of `requirements-optional.txt`, which is asked for only where it is used.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"this needs {name}: pip install -r requirements-optional.txt ({first_line(error)})"
+        ) from error
 
 
 def choose_device(name: str | None = None) -> torch.device:

@@ -1,0 +1,128 @@
+"""Scoring with ONNX Runtime or OpenVINO, on the CPU, from what `export.py` makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hybridiqa.loading import import_optional
+from hybridiqa.onnx_description import INPUT_NAME, METADATA_KEY, OnnxDescription, not_an_export
+
+CHUNK_SIZE = 5  # patches of one image that ONNX Runtime computes together, which bounds its memory
+OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is not quantised in the file
+
+
+class _OnnxEngine:
+    """What both have in common; see `hybridiqa.engines.Engine`."""
+
+    name: str
+    device = torch.device("cpu")
+
+    def __init__(self, description: OnnxDescription, dtype: str):
+        if (dtype == "int8") != (description.dtype == "int8"):
+            raise ValueError(f"the .onnx file is {description.dtype}, got --dtype {dtype}")
+        self.config, self.image_processor = description.config, description.image_processor
+        self.dtype, self.fingerprint = dtype, description.fingerprint
+
+
+class OnnxRuntimeEngine(_OnnxEngine):
+    """A network in ONNX Runtime.
+
+    Args:
+        network: the content of the .onnx file.
+        dtype: "float32" or "int8", that of the file.
+        file_name: for messages.
+
+    Raises:
+        ValueError: no file of `export.py`, or one of another dtype; onnxruntime is not installed.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, network: bytes, dtype: str, file_name: str | Path):
+        onnxruntime = import_optional("onnxruntime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self.session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+            metadata = self.session.get_modelmeta().custom_metadata_map[METADATA_KEY]
+        except Exception as error:  # a parser's own classes, or KeyError
+            raise not_an_export(file_name) from error
+        super().__init__(OnnxDescription.from_json(metadata), dtype)
+
+    def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(batch, patches, 3, height, width)`, uint8 RGB -> `(batch, patches)`, float32, on the CPU."""
+        rows = []
+        for image in patches:
+            chunks = self.image_processor.normalize_patches(image).split(CHUNK_SIZE)
+            rows.append(np.concatenate([self.session.run(None, {INPUT_NAME: chunk.numpy()})[0] for chunk in chunks]))
+        return torch.from_numpy(np.stack(rows))
+
+
+class OpenVinoEngine(_OnnxEngine):
+    """A network in OpenVINO: one patch a request and a thread, which is faster than all threads on one request.
+
+    Args:
+        network: the content of the .onnx file.
+        dtype: "float32", "bfloat16" or "int8"; the last is that of the file.
+        file_name: for messages.
+
+    Raises:
+        ValueError: no file of `export.py`, or one of another dtype; a processor without bfloat16; openvino is not
+            installed.
+    """
+
+    name = "openvino"
+
+    def __init__(self, network: bytes, dtype: str, file_name: str | Path):
+        openvino = import_optional("openvino")
+        core = openvino.Core()
+        try:
+            model = core.read_model(network)
+            metadata = model.get_rt_info(["framework", METADATA_KEY]).value
+        except RuntimeError as error:
+            raise not_an_export(file_name) from error
+        super().__init__(OnnxDescription.from_json(metadata), dtype)
+        if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ValueError("--dtype bfloat16: this processor does not compute in it, float32 and int8 are accepted")
+        side, num_threads = self.config.patch_size, torch.get_num_threads()
+        model.reshape([1, 3, side, side])
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": num_threads,
+            "INFERENCE_NUM_THREADS": num_threads,
+            "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[dtype],  # else it chooses bfloat16 by itself
+            "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
+        }
+        compiled = core.compile_model(model, "CPU", settings)
+        self.requests = openvino.AsyncInferQueue(compiled, num_threads)
+
+    def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(batch, patches, 3, height, width)`, uint8 RGB -> `(batch, patches)`, float32, on the CPU."""
+        batch_size, num_patches = patches.shape[:2]
+        scores = np.empty(batch_size * num_patches, np.float32)
+
+        def keep(request: Any, index: int) -> None:
+            scores[index] = request.get_output_tensor().data[0]
+
+        self.requests.set_callback(keep)
+        for index, patch in enumerate(patches.flatten(0, 1).split(1)):  # (1, 3, height, width)
+            self.requests.start_async([self.image_processor.normalize_patches(patch).numpy()], index)
+        self.requests.wait_all()
+        return torch.from_numpy(scores).view(batch_size, num_patches)
+
+
+def load_onnx_engine(
+    engine_class: type[OnnxRuntimeEngine | OpenVinoEngine], model: str, device: str | None, dtype: str, compile: bool
+) -> OnnxRuntimeEngine | OpenVinoEngine:
+    """As `hybridiqa.engines.load_engine`."""
+    if device not in (None, "cpu"):
+        raise ValueError(f"--engine {engine_class.name} runs on the cpu, got --device {device}")
+    if compile:
+        raise ValueError(f"--compile is for --engine torch, got --engine {engine_class.name}")
+    if not Path(model).is_file():
+        raise not_an_export(model)
+    return engine_class(Path(model).read_bytes(), dtype, model)
