@@ -173,12 +173,12 @@ def run_embed(args: argparse.Namespace, rows: list[ScoreRow]) -> int:
 def run_undo(args: argparse.Namespace) -> int:
     """Take back what a journal holds."""
     actions = read_journal(args.journal)
-    outcomes, refused = Counter(), []
+    num_undone, refused = 0, []
     try:
         for action, is_undone, reason in tqdm(
             undo_actions(actions, args.dry_run), total=len(actions), unit="action", disable=None, leave=False
         ):
-            outcomes["undone" if is_undone else "was not there to undo"] += reason is None
+            num_undone += is_undone
             if reason is not None:
                 refused.append(f"{describe(action)}: {on_one_line(reason)}")
             elif is_undone and args.dry_run:
@@ -186,8 +186,8 @@ def run_undo(args: argparse.Namespace) -> int:
     finally:
         print_listed("refused", refused)
         would = "could be " if args.dry_run else ""
-        print(f"{outcomes['undone']} of {len(actions)} actions {would}undone")
-    if not outcomes["undone"] and not refused:
+        print(f"{num_undone} of {len(actions)} actions {would}undone")
+    if not num_undone and not refused:
         print("there was nothing to undo: all is as it was before")
     return 1 if refused else 0
 

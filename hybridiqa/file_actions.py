@@ -188,15 +188,28 @@ def _make_folders(folder: str, journal: Journal) -> None:
 
 
 def _ready(group: Group, journal: Journal) -> tuple[Action, ...]:
-    """The group's actions with all that a journal needs to undo them, and the folders that they need."""
+    """The group's actions with all that a journal needs to undo them; the folders that they need are made.
+
+    Raises:
+        ValueError: a folder cannot be made, or a file cannot be read.
+    """
     actions = []
     for action in group.actions:
-        _make_folders(os.path.dirname(action.target), journal)
         hash_now = action.content_hash
-        if action.kind in ("copy", "move", "hardlink"):
-            hash_now = content_hash(action.source)
+        try:
+            _make_folders(os.path.dirname(action.target), journal)
+            if action.kind in ("copy", "move", "hardlink"):
+                hash_now = content_hash(action.source)
+        except OSError as error:
+            raise ValueError(_reason_in_group(error, action, group.actions)) from error
         actions.append(replace(action, content_hash=hash_now, temporary=journal.new_name()))
     return tuple(actions)
+
+
+def _reason_in_group(error: Exception, action: Action, actions: Sequence[Action]) -> str:
+    """The reason, with the name of the file where that is not the image."""
+    reason = reason_of(error)
+    return reason if action is actions[0] else f"{as_text(os.path.basename(action.target))}: {reason}"
 
 
 def _do_all(actions: Sequence[Action], journal: Journal) -> str | None:
@@ -205,9 +218,9 @@ def _do_all(actions: Sequence[Action], journal: Journal) -> str | None:
         try:
             _do(action)
         except (OSError, ValueError) as error:
-            reason = reason_of(error)
+            reason = _reason_in_group(error, action, actions)
             journal.note_failure(actions[place:])
-            return reason if place == 0 else f"{os.path.basename(action.source or action.target)}: {reason}"
+            return reason
     return None
 
 
@@ -223,8 +236,8 @@ def perform(groups: Iterable[Group], journal: Journal) -> Iterator[tuple[Group, 
         for group in batch:
             try:
                 ready.append((group, _ready(group, journal)))
-            except (OSError, ValueError) as error:
-                yield group, reason_of(error)
+            except ValueError as error:
+                yield group, str(error)
         journal.write(action for _, actions in ready for action in actions)
         for group, actions in ready:
             yield group, _do_all(actions, journal)

@@ -145,7 +145,7 @@ def _embed_in_jpeg(data: bytes, values: dict[bytes, bytes]) -> list[Splice]:
         return [Splice(place, b"", b"\xff\xe1" + size.to_bytes(2) + XMP_HEADER + new_packet)]
     start, end = packet_place
     pictures = [
-        place for marker, place, _ in segments if marker == APP2 and data[place + 4 :][:4] == MULTI_PICTURE_HEADER
+        place for marker, place, _ in segments if marker == APP2 and data.startswith(MULTI_PICTURE_HEADER, place + 4)
     ]
     if len(new_packet) != len(packet) and any(place < start for place in pictures):
         raise ValueError("its further pictures stand at places counted from before its XMP, which has no room left")
@@ -249,8 +249,9 @@ def read_embedded_score(data: bytes) -> float | None:
     """The score that `embed_score` wrote into a file, or None. Raises ValueError for a broken file."""
     kind = _kind(data)
     if kind == "PNG":
-        ours = [data[start + 8 : end - 4] for _, start, end in _png_chunks(data) if _is_our_chunk(data, start)]
-        return float(re.search(rb"score=([^,]*)", ours[0])[1]) if ours else None
+        ours = b"".join(data[start + 8 : end - 4] for _, start, end in _png_chunks(data) if _is_our_chunk(data, start))
+        value = re.search(rb"score=([^,]*)", ours)
+        return float(value[1]) if value else None
     if kind == "JPEG":
         place = _jpeg_packet(data, _jpeg_segments(data))
         packet = data[slice(*place)] if place else b""

@@ -212,11 +212,8 @@ class Sorter:
         """(mode, path, suffix) of the image and of each sidecar that goes with it."""
         yield self.mode, source.path, _suffix(source.path)
         mode = self.mode
-        if mode == "move":
-            images = self.staying[source.folder, source.stem]
-            images.discard(source.path)
-            if images:  # of the same stem, which need the sidecar as well
-                mode = "copy"
+        if mode == "move" and self.staying[source.folder, source.stem] - {source.path}:
+            mode = "copy"  # the sidecar is needed where it is as well
         for path in self.folders.sidecars(source.folder, source.stem):
             try:
                 self._check_source(path)
@@ -235,6 +232,8 @@ class Sorter:
             if self._is_usable(members, targets):
                 break
         self.claimed.update(map(_name_key, targets))
+        if self.mode == "move":
+            self.staying[source.folder, source.stem].discard(source.path)
         actions = tuple(
             Action(mode, target, self._content_of(path))
             for (mode, path, _), target in zip(members, targets, strict=True)
@@ -249,7 +248,7 @@ class Sorter:
 
     def _content_of(self, path: str) -> str:
         """A link's content is that of the file it leads to; the link itself is no source to compare a copy with."""
-        return os.path.realpath(path) if self.mode == "copy" else path
+        return os.path.realpath(path) if self.mode == "copy" and os.path.islink(path) else path
 
     def _is_usable(self, members: Sequence[tuple[str, str, str]], targets: Sequence[str]) -> bool:
         """Whether every target is free, or holds already what would be put there."""
