@@ -1,13 +1,14 @@
 """The image processor: every kind of input, the patches' places, and what is refused."""
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_picture
-from PIL import Image
+from PIL import Image, ImageCms
 
 from hybridiqa.loading import hub_class
 
@@ -84,6 +85,31 @@ def test_other_modes_are_scaled_to_8_bit_rgb(tmp_path):
     assert corner(np.full((2, 2), 40000, ">u2")) == (156, 156, 156)
     assert corner(Image.new("1", (2, 2), 1)) == (255, 255, 255)
     assert corner(Image.new("L", (2, 2), 7)) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"])
+def test_a_large_image_is_converted_in_strips_and_its_pixels_are_those_of_the_whole(monkeypatch, mode):
+    picture = make_picture(40, 30).convert("RGBA")
+    picture.putalpha(make_picture(40, 30, seed=1).convert("L"))
+    picture = picture.convert({"La": "LA", "PA": "P"}.get(mode, mode)).convert(mode)
+    whole = pixels(picture)
+    monkeypatch.setattr(sys.modules[load_image.__module__], "STRIP_PIXELS", 90)  # two rows, and one that remains
+    assert np.array_equal(pixels(picture), whole)
+
+
+def test_an_image_that_was_turned_upright_is_not_turned_again(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    make_picture(40, 20).save(tmp_path / "a.png", exif=exif)
+    upright = load_image(tmp_path / "a.png")
+    assert upright.size == (20, 40)
+    assert np.array_equal(pixels(upright), np.asarray(upright))
+
+
+def test_a_colour_profile_changes_nothing(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    make_picture().save(tmp_path / "a.png", icc_profile=profile)
+    assert np.array_equal(pixels(tmp_path / "a.png"), np.asarray(make_picture()))
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png"])
@@ -310,6 +336,8 @@ def test_broken_files_are_refused_by_name(tmp_path):
         load_image(tmp_path / "text.png")
     with pytest.raises(ValueError, match=r"cut\.jpg: .*truncated"):
         load_image(tmp_path / "cut.jpg")
+    with Image.open(tmp_path / "cut.jpg") as opened, pytest.raises(ValueError, match=r"the PIL image: .*truncated"):
+        load_image(opened)
     with pytest.raises(ValueError, match=r"folder\.png: Is a directory"):
         load_image(Path(tmp_path / "folder.png"))
 
