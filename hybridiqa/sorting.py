@@ -251,27 +251,28 @@ class Sorter:
         return os.path.realpath(path) if self.mode == "copy" and os.path.islink(path) else path
 
     def _is_usable(self, members: Sequence[tuple[str, str, str]], targets: Sequence[str]) -> bool:
-        """Whether every target is free, or holds already what would be put there."""
+        """Whether every target is free, in any case, or holds already what would be put there."""
         return all(
             _name_key(target) not in self.claimed
-            and (
-                _name_key(os.path.basename(target)) not in self.taken_in(os.path.dirname(target))
-                or self._is_done(mode, path, target)
-            )
+            and self.taken_in(os.path.dirname(target)).get(_name_key(target), set()) <= set(targets)
+            and (not os.path.lexists(target) or self._is_done(mode, path, target))
             for (mode, path, _), target in zip(members, targets, strict=True)
         )
 
     @staticmethod
-    def _taken_in(folder: str) -> set[str]:
+    def _taken_in(folder: str) -> dict[str, set[str]]:
+        """The paths that are there, by what they have in common with others that differ in case."""
         if os.path.realpath(folder) != folder:
             raise ValueError(f"{as_text(folder)} leads through a link, which is not followed")
-        return {_name_key(name) for name in os.listdir(folder)} if os.path.isdir(folder) else set()
+        taken: dict[str, set[str]] = {}
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            taken.setdefault(_name_key(path), set()).add(path)
+        return taken
 
     def _is_done(self, mode: str, path: str, target: str) -> bool:
         if path == target:
             return True
-        if not os.path.lexists(target):  # the name that is taken differs in case
-            return False
         if mode == "symlink":
             return os.path.islink(target) and os.readlink(target) == path
         if os.path.islink(target) or not os.path.isfile(target) or mode == "move":

@@ -19,15 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture
 
 from hybridiqa.files import as_text
-from hybridiqa.journal import TEMPORARY_PREFIX
+from hybridiqa.journal import TEMPORARY_PREFIX, read_journal
 from hybridiqa.score_store import ScoreRow, write_scores
 
 ORGANIZE = str(Path(__file__).resolve().parent.parent / "organize.py")
@@ -65,7 +66,7 @@ def picture_files() -> dict[str, list[bytes]]:
         files[suffix] = []
         for seed in range(20):
             buffer = io.BytesIO()
-            make_picture(48, 32, seed).save(buffer, kind)
+            make_picture(48 + 48 * (seed % 2), 32, seed).save(buffer, kind)
             files[suffix].append(buffer.getvalue())
     return files
 
@@ -112,6 +113,10 @@ def check_equal(found: dict[str, str], expected: dict[str, str], what: str) -> N
     if differing:
         examples = [(name, expected.get(name), found.get(name)) for name in sorted(differing)[:5]]
         raise Failure(f"{what}: {len(differing)} differ, such as {examples}")
+
+
+def has_grown(path: Path, size: float) -> bool:
+    return path.exists() and path.stat().st_size >= size
 
 
 class Trial:
@@ -165,50 +170,58 @@ class Trial:
         about = f"{seconds:.1f} s, {num_changed} entries changed" + "".join(f", {line[:-1]}" for line in collisions)
         print(f"{name:9} {about}; undone: all {self.num_files} files as before", flush=True)
 
-    def kill(self, *arguments: str | Path, begun: Path, delay: float) -> bool:
-        """Run, and kill `delay` seconds after the path `begun` is there; False if it had come to its end before."""
+    def kill(self, *arguments: str | Path, moment: Callable[[], bool]) -> bool:
+        """Run, and kill within 20 ms of the moment; False if it had come to its end before."""
         process = start(*arguments)
-        while not begun.exists() and process.poll() is None:
-            time.sleep(0.002)
-        time.sleep(delay)
+        while not moment() and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(self.rng.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode not in (0, -signal.SIGKILL):
             raise Failure(f"exit status {process.returncode}: {arguments}")
         return process.returncode != 0
 
-    def timed(self, *arguments: str | Path) -> float:
-        began = time.monotonic()
-        run(*arguments)
-        return time.monotonic() - began
+    def kill_undoing(self, journal: Path) -> bool:
+        """Kill an undoing when it has come to an action drawn by chance."""
+        action = self.rng.choice([action for action in read_journal(journal) if action.kind != "mkdir"])
+        inode = os.lstat(action.target).st_ino if os.path.lexists(action.target) else None
+
+        def is_undone() -> bool:  # what was made is gone, what was rewritten is another file
+            return not os.path.lexists(action.target) or os.lstat(action.target).st_ino != inode
+
+        return self.kill("undo", journal, moment=is_undone)
 
     def kills(self, name: str, num_kills: int) -> None:
         """Kill the command, let another run go on, kill the undoing of that one, and undo all."""
         journal = self.new_journal()
-        start_up = self.timed("--help")
-        duration = self.timed(*self.command(name, journal)) - start_up
-        whole = self.manifest()
-        undo_duration = self.timed("undo", journal) - start_up
+        run(*self.command(name, journal))
+        whole, whole_size = self.manifest(), journal.stat().st_size
+        run("undo", journal)
         self.check_restored(f"undo of {name}")
-        num_runs, num_undoings = 0, 0
+        num_runs, num_undoings, shares = 0, 0, []
         while min(num_runs, num_undoings) < num_kills:
             first, second = self.new_journal(), self.new_journal()
-            delay = self.rng.uniform(0, duration)
-            num_runs += self.kill(*self.command(name, first), begun=first, delay=delay)
-            share = len(self.manifest().items() - self.before.items()) / len(whole.items() - self.before.items())
+            size = self.rng.uniform(0, whole_size)
+            is_killed = self.kill(*self.command(name, first), moment=partial(has_grown, first, size))
+            if is_killed:
+                num_runs += 1
+                shares.append(
+                    len(self.manifest().items() - self.before.items()) / len(whole.items() - self.before.items())
+                )
             run(*self.command(name, second), expected=(0, 1) if name == "move" else (0,))
             if name != "move":
                 found = {key: value for key, value in self.manifest().items() if TEMPORARY_PREFIX not in key}
                 check_equal(found, whole, f"{name}, killed and run again")
             if second.exists():
-                undo_delay = start_up + self.rng.uniform(0, undo_duration)
-                num_undoings += self.kill("undo", second, begun=second, delay=undo_delay)
+                num_undoings += self.kill_undoing(second)
                 run("undo", second)
-            if first.exists() and first.stat().st_size:
+            if has_grown(first, 1):
                 run("undo", first)
-            self.check_restored(f"undo of {name}, killed after {delay:.3f} s")
-            print(f"{name}: killed after {delay:.3f} s with {share:.0%} done; undone: all files as before", flush=True)
-        print(f"{name:9} {num_runs} runs and {num_undoings} undoings killed: always all files as before", flush=True)
+            self.check_restored(f"undo of {name}, killed and run again")
+        done = " ".join(f"{share:.0%}" for share in sorted(shares))
+        print(f"{name:9} killed {num_runs} times with {done} done, its undoing {num_undoings} times", flush=True)
+        print(f"{'':9} always: run again, undone, all {self.num_files} files as before", flush=True)
 
     def stops(self, what: str, name: str, status: int, message: str, journal: Path | None = None) -> None:
         """A command that cannot do all must say so, leave no temporary file, and be undone."""

@@ -121,6 +121,18 @@ def test_nothing_is_overwritten_a_taken_name_gets_a_number_for_image_and_sidecar
     assert manifest(out) == before
 
 
+def test_sidecars_that_differ_in_case_stay_together_when_a_killed_copy_goes_on(library, scores):
+    (library / "a.TXT").write_text("another")
+    if len(tree(library)) == 6:
+        pytest.skip("this file system takes a.txt and a.TXT for the same")
+    assert sort(scores, library.parent / "out") == 0
+    copied = tree(library.parent / "out")
+    assert {"below_3/a.png", "below_3/a.txt", "below_3/a.TXT"} < set(copied)
+    (library.parent / "out" / "below_3" / "a.txt").unlink()
+    assert sort(scores, library.parent / "out") == 0
+    assert tree(library.parent / "out") == copied
+
+
 def test_two_roots_with_the_same_names_collide_and_both_are_kept(tmp_path):
     for root in ("one", "two"):
         make_files(tmp_path / root, "x/a.png", "x/a.txt")
