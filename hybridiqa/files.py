@@ -17,6 +17,8 @@ from PIL import Image
 
 # Formats that Pillow only recognises (films, weather data), or hands to another program (Ghostscript).
 NOT_PICTURES = {"MPEG", "HDF5", "BUFR", "GRIB", "EPS", "WMF"}
+# Pictures all the same where the plugin that reads them is missing: they are reported, not passed over.
+PLUGIN_SUFFIXES = {".heic", ".heif", ".hif", ".avif"}
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +77,11 @@ def _image_suffixes() -> frozenset[str]:
     Image.init()  # fills Image.OPEN
     readable = set(Image.OPEN) - NOT_PICTURES
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in readable}
-    return frozenset(suffixes | {".mpo"})  # which Pillow opens as JPEG
+    return frozenset(suffixes | {".mpo"} | PLUGIN_SUFFIXES)  # Pillow opens MPO as JPEG
 
 
 def has_image_suffix(path: str | PurePath) -> bool:
-    """Whether Pillow reads a format with this suffix."""
+    """Whether Pillow reads a format with this suffix, by itself or with a plugin that may not be there."""
     return PurePath(path).suffix.lower() in _image_suffixes()
 
 

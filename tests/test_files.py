@@ -1,4 +1,4 @@
-"""Zips and new folders."""
+"""Zips, new folders, and what is a picture by its name."""
 
 import zipfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hybridiqa import files
-from hybridiqa.files import extract_zip, new_folder
+from hybridiqa.files import extract_zip, has_image_suffix, new_folder
 
 
 def write_zip(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -53,3 +53,8 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
     with pytest.raises(ValueError, match="nothing is overwritten"), new_folder(tmp_path / "out"):
         pass
+
+
+def test_pictures_that_need_a_plugin_are_pictures_and_programs_are_not():
+    assert all(has_image_suffix(name) for name in ("a.png", "b.JPG", "c.heic", "d.AVIF", "e.mpo"))
+    assert not any(has_image_suffix(name) for name in ("a.txt", "film.mpg", "page.eps", "png", "x.svg"))
