@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hybridiqa.files import HASH_BYTES, content_hash, what_is_no_file
+from hybridiqa.files import content_hash, hash_of, what_is_no_file
 from hybridiqa.rgb import load_image
 from hybridiqa.score_store import ScoreRow
 
@@ -57,7 +56,7 @@ def decode_image(
         return DecodedImage(index, replace(row, error=reason))
     is_file = isinstance(image, Path)
     try:
-        digest = content_hash(image) if is_file else hashlib.blake2b(image, digest_size=HASH_BYTES).hexdigest()
+        digest = content_hash(image) if is_file else hash_of(image)
         row = replace(row, content_hash=digest)
         if digest in known:
             return DecodedImage(index, row)

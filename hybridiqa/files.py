@@ -41,6 +41,11 @@ def path_of(text: str) -> Path:
     )
 
 
+def hash_of(data: bytes) -> str:
+    """32 hexadecimal digits: what `content_hash` gives for a file of these bytes."""
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
+
+
 def content_hash(path: str | PurePath) -> str:
     """32 hexadecimal digits of the BLAKE2b of a file's bytes. Raises OSError where it cannot be read."""
     with open(path, "rb") as file:

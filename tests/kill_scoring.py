@@ -69,7 +69,8 @@ def kill_once(folder: Path, output: Path, delay: float, in_writing: bool) -> str
     """Start or go on, and kill `delay` seconds later, or in the writing of the final file.
 
     Returns:
-        Where it hit: before a first row ("start-up"), "scoring", "writing", or "end" where the run was not killed.
+        Where it hit: before a first row ("start-up"), "scoring", "writing", after that ("clearing up"), or "end" where
+        the run was not killed.
     """
     unfinished = output.with_name(f".{output.name}.unfinished")
     before = num_bytes(progress_dir_of(output))
@@ -85,7 +86,8 @@ def kill_once(folder: Path, output: Path, delay: float, in_writing: bool) -> str
     if unfinished.exists():
         unfinished.unlink()  # so that the next one is seen; a run writes over it
         return "writing"
-    return "scoring" if num_bytes(progress_dir_of(output)) > before else "start-up"
+    now = num_bytes(progress_dir_of(output))
+    return "clearing up" if now < before else "scoring" if now > before else "start-up"
 
 
 def compare(output: Path, expected: bytes, num_images: int) -> None:
