@@ -185,8 +185,9 @@ def run_undo(args: argparse.Namespace) -> int:
                 print(f"undo: {describe(action)}")
     finally:
         print_listed("refused", refused)
-        would = "could be " if args.dry_run else ""
-        print(f"{num_undone} of {len(actions)} actions {would}undone")
+        num_idle = len(actions) - num_undone - len(refused)
+        would = "would be " if args.dry_run else ""
+        print(f"{num_undone} actions {would}undone; {num_idle} had not been done, or are undone already")
     if not num_undone and not refused:
         print("there was nothing to undo: all is as it was before")
     return 1 if refused else 0

@@ -201,24 +201,24 @@ def _ready(group: Group, journal: Journal) -> tuple[Action, ...]:
             if action.kind in ("copy", "move", "hardlink"):
                 hash_now = content_hash(action.source)
         except OSError as error:
-            raise ValueError(_reason_in_group(error, action, group.actions)) from error
+            raise ValueError(_reason_in_group(error, action, group)) from error
         actions.append(replace(action, content_hash=hash_now, temporary=journal.new_name()))
     return tuple(actions)
 
 
-def _reason_in_group(error: Exception, action: Action, actions: Sequence[Action]) -> str:
-    """The reason, with the name of the file where that is not the image."""
-    reason = reason_of(error)
-    return reason if action is actions[0] else f"{as_text(os.path.basename(action.target))}: {reason}"
+def _reason_in_group(error: Exception, action: Action, group: Group) -> str:
+    """The reason, with the name of the file where that is not the image itself."""
+    name, reason = as_text(os.path.basename(action.source or action.target)), reason_of(error)
+    return reason if name == os.path.basename(group.name) else f"{name}: {reason}"
 
 
-def _do_all(actions: Sequence[Action], journal: Journal) -> str | None:
+def _do_all(group: Group, actions: Sequence[Action], journal: Journal) -> str | None:
     """Do a group's actions; the reason where one failed, after which the rest is left."""
     for place, action in enumerate(actions):
         try:
             _do(action)
         except (OSError, ValueError) as error:
-            reason = _reason_in_group(error, action, actions)
+            reason = _reason_in_group(error, action, group)
             journal.note_failure(actions[place:])
             return reason
     return None
@@ -240,4 +240,4 @@ def perform(groups: Iterable[Group], journal: Journal) -> Iterator[tuple[Group, 
                 yield group, str(error)
         journal.write(action for _, actions in ready for action in actions)
         for group, actions in ready:
-            yield group, _do_all(actions, journal)
+            yield group, _do_all(group, actions, journal)

@@ -165,3 +165,11 @@ def test_embed_and_tag_have_dry_runs(library, capsys):
     printed = capsys.readouterr().out
     assert f"worst: rewrite {library}/a.txt" in printed and f"worst: create {library}/c.txt" in printed
     assert f"score embedded: rewrite {library}/c.png" in printed
+
+
+def test_a_read_only_caption_is_left_and_named(library, monkeypatch, capsys):
+    before = manifest(library)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("a.txt"))  # root may write anything
+    assert tag(scores_of(library, 2.0)) == 1
+    assert "a.png: a.txt: it is read-only" in capsys.readouterr().out
+    assert manifest(library) == before
