@@ -9,6 +9,7 @@ from hybridiqa.backbones import torchvision_depths, torchvision_key_table
 from hybridiqa.loading import hub_class
 
 NUM_TARGET_LAYERS = 5
+DEPTHS = {"r50": [3, 4, 6, 3], "r152": [3, 8, 36, 3]}  # what the published code builds, and what it describes
 
 
 def key_table(depths: list[int]) -> dict[str, str]:

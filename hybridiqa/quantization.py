@@ -65,7 +65,7 @@ def quantize_backbone(network: Any, patches: torch.Tensor, image_processor: Base
         patches: uint8 `(pictures, patches, 3, height, width)`, to calibrate on.
     """
     nncf = import_optional("nncf")
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     chosen = torch.linspace(0, patches.shape[1] - 1, PATCHES_AN_IMAGE).round().long().unique()
     pictures = [image_processor.normalize_patches(picture[chosen]).numpy() for picture in patches]
     others = [node.name for node in network.graph.node if not node.name.startswith(BACKBONE_PREFIX)]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = ("torch", "torchvision", "transformers", "datasets", "huggingface_hub", "accelerate", "lion-pytorch")
+LIBRARIES = (
+    *("torch", "torchvision", "transformers", "datasets", "huggingface_hub", "accelerate", "lion-pytorch"),
+    *("onnxruntime", "openvino"),
+)
 
 
 def library_versions() -> dict[str, str]:
