@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from hybridiqa.files import HASH_BYTES, as_text, content_hash
+from hybridiqa.files import as_text, content_hash, hash_of
 from hybridiqa.journal import Action, Journal, sync_to_disk
 from hybridiqa.splices import Splice, apply_splices
 
@@ -33,11 +32,6 @@ class Group:
     label: str
     name: str
     actions: tuple[Action, ...]
-
-
-def hash_of(data: bytes) -> str:
-    """What `content_hash` gives for a file of these bytes."""
-    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
 
 
 def creation(path: str, text: bytes) -> Action:

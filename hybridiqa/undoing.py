@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from hybridiqa.file_actions import hash_of, move, placeholder, reason_of, rewrite
-from hybridiqa.files import content_hash
+from hybridiqa.file_actions import move, placeholder, reason_of, rewrite
+from hybridiqa.files import content_hash, hash_of
 from hybridiqa.journal import Action
 from hybridiqa.splices import reverse_splices
 
