@@ -85,6 +85,8 @@ def _start_worker(decode: Callable[[int], DecodedImage], parent: int) -> None:
     global _decode
     _decode = decode
     torch.set_num_threads(1)  # the parent's threads are not there after a fork
+    if hasattr(os, "nice"):
+        os.nice(10)  # on a CPU the model's threads wait for each other: decoding gets what they leave
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     threading.Thread(target=_end_with_the_parent, args=(parent,), daemon=True).start()  # also when that is killed
 
