@@ -47,6 +47,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     training.set_defaults(measure=measure_training)
     scoring = commands.add_parser("scoring", parents=[common, timed], help="a picture's file to its score")
     scoring.add_argument("--layout", choices=(*DEPTHS, "both"), default="both", help="of the backbone (default both)")
+    scoring.add_argument("--num_patches", type=int, default=25, help="of a picture (default 25, the published number)")
     scoring.set_defaults(measure=measure_scoring)
     precision = commands.add_parser("precision", parents=[common], help="what bfloat16 and int8 do to the scores")
     precision.add_argument("--model", default=str(ROOT), help="folder (default: the embedded checkpoint)")

@@ -28,19 +28,23 @@ def open_picture(path: Path) -> Image.Image:
         return Image.open(file).convert("RGB")
 
 
-def published_score(network: PublishedHyperNetwork, path: Path, device: torch.device | str) -> float:
-    """The mean over 25 crops, which the global seed decides."""
+def published_score(
+    network: PublishedHyperNetwork, path: Path, device: torch.device | str, num_patches: int = NUM_PATCHES
+) -> float:
+    """The mean over random crops, which the global seed decides."""
     patch_scores = []
-    for _ in range(NUM_PATCHES):
+    for _ in range(num_patches):
         pixel_values = random_patch(open_picture(path)).to(device).clone().detach().unsqueeze(0)  # (1, 3, 224, 224)
         patch_scores.append(float(predict(network, pixel_values).item()))
     return statistics.fmean(patch_scores)
 
 
-def published_score_in_one_batch(network: PublishedHyperNetwork, path: Path, device: torch.device | str) -> float:
-    """The same with one read of the file and all 25 crops in one batch."""
+def published_score_in_one_batch(
+    network: PublishedHyperNetwork, path: Path, device: torch.device | str, num_patches: int = NUM_PATCHES
+) -> float:
+    """The same with one read of the file and all crops in one batch."""
     picture = open_picture(path)
-    pixel_values = torch.stack([random_patch(picture) for _ in range(NUM_PATCHES)]).to(device)
+    pixel_values = torch.stack([random_patch(picture) for _ in range(num_patches)]).to(device)
     return float(predict(network, pixel_values).mean().item())
 
 

@@ -20,7 +20,6 @@ from hybridiqa.loading import choose_device, import_optional
 from hybridiqa.onnx_export import describe, description_of, export_network
 from hybridiqa.published_layout import DEPTHS, build_model
 from hybridiqa.published_scoring import (
-    NUM_PATCHES,
     published_score,
     published_score_in_one_batch,
     seeded_network,
@@ -44,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 def our_score(engine: Engine, path: Path, **options) -> float:
     """What `score.py` does with one picture; the options are `extract_patches`'s."""
-    patches = engine.image_processor.extract_patches(load_image(path), num_patches=NUM_PATCHES, **options)
+    patches = engine.image_processor.extract_patches(load_image(path), **options)
     return engine.score_patches(patches.unsqueeze(0)).mean().item()
 
 
@@ -78,7 +77,7 @@ def onnx_engines(model: PreTrainedModel, folder: Path) -> dict[str, Engine]:
     return engines
 
 
-def pyiqa_score(layout: str, device: torch.device) -> Callable[[Path], float] | None:
+def pyiqa_score(layout: str, num_patches: int, device: torch.device) -> Callable[[Path], float] | None:
     """The way of the package pyiqa, with random weights of the same layout; None where it is not installed."""
     try:
         architecture = importlib.import_module("pyiqa.archs.hypernet_arch")
@@ -86,7 +85,7 @@ def pyiqa_score(layout: str, device: torch.device) -> Callable[[Path], float] | 
     except ImportError as error:
         logger.warning("no row of pyiqa: %s", error)
         return None
-    network = architecture.HyperNet(PYIQA_NETWORKS[layout], num_crop=NUM_PATCHES, pretrained=False).to(device).eval()
+    network = architecture.HyperNet(PYIQA_NETWORKS[layout], num_crop=num_patches, pretrained=False).to(device).eval()
 
     @torch.no_grad()
     def score(path: Path) -> float:
@@ -96,7 +95,7 @@ def pyiqa_score(layout: str, device: torch.device) -> Callable[[Path], float] | 
 
 
 def build_sides(
-    layout: str, network: PublishedHyperNetwork, folder: Path, device: torch.device
+    layout: str, network: PublishedHyperNetwork, num_patches: int, folder: Path, device: torch.device
 ) -> tuple[dict[str, Callable[[Path], float]], dict[str, Engine]]:
     """What scores a picture, by row, and the engines among them; all have the weights of `network`, on the device."""
     model = build_model(network.state_dict(), SCORE_RANGE)
@@ -108,15 +107,15 @@ def build_sides(
     if device.type == "cpu":
         engines |= onnx_engines(model, folder)
     network.to(device)
-    sides = {name: partial(our_score, engine) for name, engine in engines.items()}
-    sides["one_batch"] = lambda path: published_score_in_one_batch(network, path, device)
-    if pyiqa := pyiqa_score(layout, device):
+    sides = {name: partial(our_score, engine, num_patches=num_patches) for name, engine in engines.items()}
+    sides["one_batch"] = lambda path: published_score_in_one_batch(network, path, device, num_patches)
+    if pyiqa := pyiqa_score(layout, num_patches, device):
         sides["pyiqa"] = pyiqa
     return sides, engines
 
 
 def compare_scoring(
-    layout: str, image_size: int, num_rounds: int, device: torch.device
+    layout: str, image_size: int, num_patches: int, num_rounds: int, device: torch.device
 ) -> tuple[list[Row], dict[str, float]]:
     """Rows of images/s of one layout, and how far scores of the same crops are from the reference's."""
     network = seeded_network(DEPTHS[layout])
@@ -124,14 +123,15 @@ def compare_scoring(
         folder = Path(name)
         path = folder / "picture.png"
         load_image(make_pictures(1, image_size)[0]).save(path)
-        sides, engines = build_sides(layout, network, folder, device)
+        sides, engines = build_sides(layout, network, num_patches, folder, device)
         torch.manual_seed(0)
-        expected = published_score(network, path, device)  # the crops are those of `random` with seed 0
+        expected = published_score(network, path, device, num_patches)
+        same_crops = {"sampling": "random", "seed": 0, "num_patches": num_patches}
         facts = {
-            f"score_difference_{row}_{layout}": abs(our_score(engine, path, sampling="random", seed=0) - expected)
+            f"score_difference_{row}_{layout}": abs(our_score(engine, path, **same_crops) - expected)
             for row, engine in engines.items()
         }
-        calls = {"reference": lambda path: published_score(network, path, device), **sides}
+        calls = {"reference": lambda path: published_score(network, path, device, num_patches), **sides}
         for call in calls.values():
             call(path)
         rounds = take_turns([partial(call, path) for call in calls.values()], num_rounds, device)
@@ -149,7 +149,7 @@ def measure_scoring(args: Namespace) -> tuple[list[Row], dict[str, float]]:
     device = choose_device(args.device)
     rows, facts = [], {}
     for layout in DEPTHS if args.layout == "both" else [args.layout]:
-        layout_rows, layout_facts = compare_scoring(layout, args.image_size, args.rounds, device)
+        layout_rows, layout_facts = compare_scoring(layout, args.image_size, args.num_patches, args.rounds, device)
         rows += layout_rows
         facts |= layout_facts
     return rows, facts
