@@ -20,6 +20,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+# Before torch is loaded: while its threads wait for each other they spin, and on a busy machine that makes a score take
+# up to ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from datasets import Dataset, IterableDataset, disable_progress_bars
 from tqdm.auto import tqdm
 
