@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from transformers import PreTrainedModel
@@ -85,7 +86,14 @@ def pyiqa_score(layout: str, num_patches: int, device: torch.device) -> Callable
     except ImportError as error:
         logger.warning("no row of pyiqa: %s", error)
         return None
-    network = architecture.HyperNet(PYIQA_NETWORKS[layout], num_crop=num_patches, pretrained=False).to(device).eval()
+    create_model = architecture.timm.create_model
+
+    def without_download(name: str, **options) -> torch.nn.Module:
+        return create_model(name, **(options | {"pretrained": False}))
+
+    with patch.object(architecture.timm, "create_model", without_download):  # which it always asks for
+        network = architecture.HyperNet(PYIQA_NETWORKS[layout], num_crop=num_patches, pretrained=False)
+    network = network.to(device).eval()
 
     @torch.no_grad()
     def score(path: Path) -> float:
