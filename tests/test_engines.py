@@ -1,5 +1,7 @@
 """Engines: equal scores in and out of company, what tells one scorer from another, and what is refused."""
 
+import shutil
+
 import pytest
 import torch
 from conftest import make_picture, make_tiny_model
@@ -81,3 +83,23 @@ def test_what_no_engine_has_is_one_clear_line(tiny_checkpoint):
             load_engine(tiny_checkpoint, **options)
     with pytest.raises(ValueError, match=r"scorer.onnx is for --engine onnxruntime or openvino"):
         load_engine("scorer.onnx")
+
+
+def test_what_cannot_be_compiled_is_one_clear_line(tiny_checkpoint, monkeypatch):
+    def fail(self, pixel_values):
+        raise RuntimeError("no compiler\nand a long story")
+
+    monkeypatch.setattr(type(load_model(tiny_checkpoint)), "predict_patch_scores", fail)
+    with pytest.raises(ValueError, match=r"^--compile does not work here: no compiler$"):
+        load_engine(tiny_checkpoint, device="cpu", compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_scores_are_the_same_and_do_not_depend_on_company(tiny_checkpoint):
+    plain = load_engine(tiny_checkpoint, device="cpu")
+    compiled = load_engine(tiny_checkpoint, device="cpu", compile=True)
+    patches = patches_of(plain, num_patches=7)
+    together = compiled.score_patches(patches)
+    assert torch.allclose(together, plain.score_patches(patches), rtol=0, atol=1e-5)
+    assert torch.equal(compiled.score_patches(patches[1:2]), together[1:2])
