@@ -10,8 +10,11 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from transformers import AutoConfig, PretrainedConfig, ResNetConfig
 
+TASK = "image-quality-assessment"
+PERCENTILE_DECIMALS = 2
 BACKBONE_STRIDE = 32  # of the last of the four stages, whose strides are 4, 8, 16 and 32
 NUM_STAGES = 4
 
@@ -70,6 +73,13 @@ class HybridIQAConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     @property
+    def custom_pipelines(self) -> dict[str, dict]:
+        """Where `pipeline("image-quality-assessment", model=...)` finds its class; a new dictionary, which it changes."""
+        return {
+            TASK: {"impl": "pipeline_hybridiqa.ImageQualityAssessmentPipeline", "pt": ["AutoModel"], "type": "image"}
+        }
+
+    @property
     def feature_map_size(self) -> int:
         """Side of the last stage's map, in cells."""
         return self.patch_size // BACKBONE_STRIDE
@@ -118,6 +128,16 @@ class HybridIQAConfig(PretrainedConfig):
                     f"cells of the last feature map, (patch_size / {BACKBONE_STRIDE})^2 = {cells}; "
                     f"got {inputs} x {outputs}"
                 )
+
+
+def percentiles_in(quantiles: Sequence[float], scores: Sequence[float]) -> list[float]:
+    """Where scores stand in a distribution, from 0 (the lowest) to 100 (the highest).
+
+    Args:
+        quantiles: of the distribution, evenly spaced from 0 % to 100 %, as `HybridIQAConfig.score_quantiles` holds them.
+        scores: on the same scale; beyond the distribution's ends they get 0 or 100.
+    """
+    return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles))).round(PERCENTILE_DECIMALS).tolist()
 
 
 def _as_list(name: str, values: Sequence) -> list:

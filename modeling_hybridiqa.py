@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput, cached_file
 
 from .configuration_hybridiqa import HybridIQAConfig
 from .image_processing_hybridiqa import HybridIQAImageProcessor
+from .pipeline_hybridiqa import ImageQualityAssessmentPipeline  # noqa: F401 (what this file imports travels with it)
 
 # On a CPU the kernels, and with them the last bits of a score, depend on the batch; 5 patches at a time is fastest.
 CPU_CHUNK_SIZE = 5
@@ -161,7 +162,8 @@ def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, t
         for index, (weight, bias) in enumerate(layers):
             if index > 0:
                 x = torch.sigmoid(x)
-            x = torch.baddbmm(bias.to(dtype).unsqueeze(-1), weight.to(dtype), x)  # (patches, outputs, 1)
+            # Where `device_map` has dealt the modules to devices, weights and vectors can come from two.
+            x = torch.baddbmm(bias.to(x).unsqueeze(-1), weight.to(x), x)  # (patches, outputs, 1)
     return x.flatten()  # (patches,)
 
 
@@ -209,6 +211,8 @@ class HybridIQAModel(PreTrainedModel):
     base_model_prefix = "hybridiqa"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
+    model_tags = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "custom_code"]  # noqa: RUF012 (of cards)
+    _no_split_modules = []  # noqa: RUF012 (the backbone names its own)
     _auto_class = "AutoModel"
 
     def __init__(self, config: HybridIQAConfig):
@@ -227,7 +231,8 @@ class HybridIQAModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As `PreTrainedModel.from_pretrained`; the checkpoint's image processor comes along."""
+        """As `PreTrainedModel.from_pretrained`, of safetensors unless told otherwise; the image processor comes along."""
+        kwargs.setdefault("use_safetensors", True)
         hub_options = {name: kwargs[name] for name in HUB_OPTIONS if kwargs.get(name) is not None}
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded

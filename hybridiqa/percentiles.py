@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from scipy.stats import rankdata
 
-DECIMALS = 2
+from hybridiqa.loading import hub_class
 
-
-def percentiles_in(quantiles: Sequence[float], scores: Sequence[float]) -> list[float]:
-    """Where the scores stand in a distribution.
-
-    Args:
-        quantiles: of the distribution, evenly spaced from 0 % to 100 %, as `config.score_quantiles` holds them.
-        scores: on the same scale; beyond the distribution's ends they get 0 or 100.
-    """
-    return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles))).round(DECIMALS).tolist()
+percentiles_in = hub_class("configuration_hybridiqa.percentiles_in")  # of the scores that a checkpoint was measured by
+DECIMALS = hub_class("configuration_hybridiqa.PERCENTILE_DECIMALS")
 
 
 def percentiles_among(scores: Sequence[float]) -> list[float]:

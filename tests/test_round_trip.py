@@ -41,6 +41,7 @@ def test_a_saved_folder_holds_all_that_loading_needs(tmp_path):
         "image_processing_hybridiqa.py",
         "model.safetensors",
         "modeling_hybridiqa.py",
+        "pipeline_hybridiqa.py",
         "preprocessor_config.json",
     }
     assert AutoConfig.from_pretrained(tmp_path, trust_remote_code=True).model_type == "hybridiqa"

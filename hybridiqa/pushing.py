@@ -1,0 +1,146 @@
+"""Push a folder to the Hub: all of it in one commit, or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.utils import RepositoryNotFoundError, get_token, validate_repo_id
+
+WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+# What `AutoModel`, `AutoImageProcessor` and `pipeline` load, and what was measured; a run's folder holds more.
+MODEL_FILES = ("config.json", "preprocessor_config.json", "*_hybridiqa.py", *WEIGHTS, "README.md", "metrics.json")
+MADE_WITH_A_REPOSITORY = {".gitattributes", "README.md"}  # by the Hub itself
+
+
+class PushError(RuntimeError):
+    """A push that did not arrive; the message says what the Hub holds now."""
+
+
+@dataclass(frozen=True)
+class HubRepository:
+    """A repository on the Hub to push to.
+
+    Args:
+        repo_id: user/name.
+        kind: "model", "dataset" or "space".
+        is_private: a new repository becomes private.
+    """
+
+    repo_id: str
+    kind: str = "model"
+    is_private: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where people look at it."""
+        prefix = "" if self.kind == "model" else f"{self.kind}s/"
+        return f"{HfApi().endpoint}/{prefix}{self.repo_id}"
+
+    def check(self) -> None:
+        """Find out before long work what a push would stumble over.
+
+        Raises:
+            ValueError: a name that the Hub does not take, no token or one that may not write, no connection, or a
+                public repository of this name where a private one was asked for.
+        """
+        try:
+            validate_repo_id(self.repo_id)
+        except ValueError as error:
+            raise ValueError(f"a Hub repository must be named user/name, got {self.repo_id!r}") from error
+        if self.repo_id.count("/") != 1:
+            raise ValueError(f"a Hub repository must be named user/name, got {self.repo_id!r}")
+        if get_token() is None:
+            raise ValueError(
+                f"pushing to {self.repo_id} needs a token of the Hub: run `hf auth login`, or set HF_TOKEN"
+            )
+        try:
+            access = HfApi().whoami().get("auth", {}).get("accessToken", {})
+            is_public = self._is_public()
+        except Exception as error:  # each version of the Hub's client has classes of its own
+            raise ValueError(f"cannot push to {self.repo_id}: {reason_of(error)}") from error
+        if access.get("role") == "read":
+            raise ValueError(f"cannot push to {self.repo_id}: the token may only read; one that may write is needed")
+        if self.is_private and is_public:
+            raise ValueError(f"{self.url} is there already and public: private can only be a new repository")
+
+    def _is_public(self) -> bool:
+        try:
+            return not HfApi().repo_info(self.repo_id, repo_type=self.kind).private
+        except RepositoryNotFoundError:
+            return False
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong in one line, in the server's words where it had some."""
+    words = " ".join((getattr(error, "server_message", None) or str(error) or type(error).__name__).split())
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"{words} (HTTP {status})" if status else words
+
+
+def _head(api: HfApi, repository: HubRepository) -> str | None:
+    """The newest commit; None where there is no such repository."""
+    try:
+        return api.repo_info(repository.repo_id, repo_type=repository.kind).sha
+    except RepositoryNotFoundError:
+        return None
+
+
+def _what_is_there(api: HfApi, repository: HubRepository, before: str | None) -> str:
+    """What a push that failed has left on the Hub; a repository that was made for it is removed again."""
+    where = {"repo_id": repository.repo_id, "repo_type": repository.kind}
+    try:
+        head = _head(api, repository)
+        if head == before:
+            return "nothing there was changed"
+        if before is None and set(api.list_repo_files(**where)) <= MADE_WITH_A_REPOSITORY:
+            api.delete_repo(**where)
+            return "the repository that was made for it is removed again"
+        return f"yet there is a new commit, {head}: it may have arrived all the same"
+    except Exception as error:
+        return f"what {repository.url} holds now could not be found out: {reason_of(error)}"
+
+
+def push_folder(
+    folder: Path,
+    repository: HubRepository,
+    files: tuple[str, ...] = ("*",),
+    replaced: tuple[str, ...] = (),
+    message: str = "Upload by hybridIQA",
+) -> str:
+    """Push files of a folder in one commit, so that nobody ever sees half of it.
+
+    Args:
+        files: patterns of paths relative to the folder; `*` goes across `/`. Hidden files are left out.
+        replaced: patterns of what is removed from the repository where the folder has no such file.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        PushError: it did not arrive.
+    """
+    api = HfApi()
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    pushed = [name for name in paths if not name.startswith(".") and any(fnmatch(name, pattern) for pattern in files)]
+    where = {"repo_id": repository.repo_id, "repo_type": repository.kind}
+    try:
+        before = _head(api, repository)
+    except Exception as error:  # each version of the Hub's client has classes of its own
+        raise PushError(f"the push to {repository.repo_id} did not begin: {reason_of(error)}") from error
+    try:
+        if before is None:
+            sdk = {"space_sdk": "gradio"} if repository.kind == "space" else {}
+            api.create_repo(**where, private=repository.is_private or None, **sdk)
+        parent = before or _head(api, repository)
+        there = api.list_repo_files(**where, revision=parent)
+        stale = [name for name in there if name not in pushed and any(fnmatch(name, pattern) for pattern in replaced)]
+        operations = [CommitOperationAdd(name, str(paths[name])) for name in pushed]
+        operations += [CommitOperationDelete(name) for name in stale]
+        api.create_commit(**where, operations=operations, commit_message=message, parent_commit=parent)
+    except Exception as error:
+        left = _what_is_there(api, repository, before)
+        raise PushError(f"the push to {repository.repo_id} failed: {reason_of(error)}; {left}") from error
+    return repository.url
