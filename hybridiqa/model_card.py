@@ -14,16 +14,18 @@ from pathlib import Path, PureWindowsPath
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hybridiqa.files import as_text
-from hybridiqa.metrics import is_defined
 from hybridiqa.versions import library_versions
+from metrics.iqa.iqa import is_defined
 
 TAGS = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "hyperiqa", "custom_code", "model-index"]
-# What a metric is called here, and the Hub's name for it.
+# What a metric is called here, and the Hub's name for it, or its own where the Hub has none.
 METRIC_NAMES = {
     "srcc": ("SRCC", "spearmanr"),
     "plcc": ("PLCC", "pearsonr"),
+    "plcc_logistic": ("PLCC after logistic fit", "pearsonr"),
     "krcc": ("KRCC", "kendalltau"),
     "rmse": ("RMSE", "rmse"),
+    "pairwise_accuracy": ("pairwise accuracy", "pairwise_accuracy"),
     "srcc_within_group": ("SRCC within group", "spearmanr"),
 }
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hybridiqa.metrics import compute_metrics, is_defined
+from metrics.iqa.iqa import compute_metrics, is_defined
 
 DOTS_PER_INCH = 120
 LIGHT, DARK, ACCENT, GREY = "#a9c6e3", "#1f4e79", "#c8501e", "#8c8c8c"

@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 from hybridiqa.benchmark_timing import Row
 from hybridiqa.engines import Engine, load_engine
-from hybridiqa.metrics import compute_metrics
 from hybridiqa.quantization import find_pictures
+from metrics.iqa.iqa import compute_metrics
 
 
 def load_engines(args: Namespace) -> dict[str, Engine]:

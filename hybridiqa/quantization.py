@@ -14,9 +14,9 @@ from transformers import BaseImageProcessor
 
 from hybridiqa.files import has_image_suffix, walk_files
 from hybridiqa.loading import import_optional
-from hybridiqa.metrics import compute_metrics
 from hybridiqa.onnx_description import INPUT_NAME, OnnxDescription
 from hybridiqa.onnx_engines import OpenVinoEngine
+from metrics.iqa.iqa import compute_metrics
 
 MIN_IMAGES = 10
 PATCHES_AN_IMAGE = 5  # to calibrate on, spread over those that are scored

@@ -12,11 +12,12 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from hybridiqa.files import write_text_atomically
-from hybridiqa.metrics import bootstrap_intervals, compute_metrics, score_quantiles
 from hybridiqa.model_card import RunFacts, SplitFacts, write_model_card
+from hybridiqa.percentiles import score_quantiles
 from hybridiqa.plots import plot_predictions, plot_training
 from hybridiqa.training import Progress, Split, predict
 from hybridiqa.training_arguments import TrainingArguments
+from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
 METRICS_FILE = "metrics.json"
 PRECISION_NAMES = {"no": "float32", "bf16": "bfloat16 mixed precision", "fp16": "float16 mixed precision"}

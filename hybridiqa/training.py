@@ -18,15 +18,16 @@ from transformers import PreTrainedModel
 
 from hybridiqa import checkpoints
 from hybridiqa.dataset_loading import load_resident
-from hybridiqa.metrics import compute_metrics
 from hybridiqa.model_building import build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import RandomPatches, balanced_repeats
 from hybridiqa.resident_images import ResidentImages
 from hybridiqa.training_arguments import TrainingArguments
+from metrics.iqa.iqa import compute_metrics
 
 logger = get_logger(__name__)
 
 GROUP_NAMES = ("backbone", "hyper_network")  # of the optimiser's parameter groups, in their order
+SHOWN_METRICS = ("srcc", "plcc", "krcc", "rmse", "srcc_within_group")  # in a line of the log; the files hold them all
 
 
 @dataclass
@@ -97,7 +98,8 @@ def merit(metrics: dict[str, float]) -> tuple[float, float]:
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
-    shown = {name: math.nan if value is None else value for name, value in metrics.items()}  # None: read from JSON
+    shown = {name: metrics[name] for name in SHOWN_METRICS if name in metrics}
+    shown = {name: math.nan if value is None else value for name, value in shown.items()}  # None: read from JSON
     return "  ".join(f"{name.upper()} {value:.4f}" for name, value in shown.items())
 
 

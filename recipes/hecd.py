@@ -32,7 +32,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from hybridiqa.loading import ROOT
-from hybridiqa.metrics import bootstrap_intervals, compute_metrics
+from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
 NUM_SPLITS = 3
 SHOWN = ("srcc_within_group", "srcc")

@@ -1,18 +1,32 @@
-"""The metrics against numbers worked by hand, where they are not defined, and their intervals."""
+"""The metrics against numbers worked by hand, where they are not defined, their intervals, and `evaluate`'s door."""
 
+import ast
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import curve_fit
 
-from hybridiqa.metrics import (
+from hybridiqa.percentiles import score_quantiles
+from metrics.iqa import iqa
+from metrics.iqa.iqa import (
     IQAMetric,
+    LogisticFitError,
     bootstrap_intervals,
     compute_metrics,
+    fit_logistic,
     is_defined,
-    score_quantiles,
+    logistic,
     within_group_srcc,
 )
+
+ROOT = Path(__file__).resolve().parent.parent
+CURVE = (8.5, 1.5, 40.0, 6.0)  # upper, lower, middle, width, of predictions 0-100
 
 
 def scored_pictures(num_images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -36,24 +50,163 @@ def test_perfect_reversed_and_tied_predictions():
     assert compute_metrics([1, 1, 2], [1, 2, 3])["krcc"] == pytest.approx(2 / math.sqrt(2 * 3))  # tau-b
 
 
-@pytest.mark.parametrize(("predictions", "references"), [([2, 2, 2], [1, 2, 3]), ([1, 2, 3], [5, 5, 5]), ([1], [4])])
+@pytest.mark.parametrize(
+    ("predictions", "references"), [([2] * 6, range(6)), (range(6), [5] * 6), ([2, 2, 2], [1, 2, 3]), ([1], [4])]
+)
 def test_a_correlation_that_is_not_defined_is_nan(predictions, references):
     metrics = compute_metrics(predictions, references)
-    assert all(math.isnan(metrics[name]) for name in ("srcc", "plcc", "krcc"))
+    assert all(math.isnan(metrics[name]) for name in ("srcc", "plcc", "plcc_logistic", "krcc"))
     assert math.isfinite(metrics["rmse"])
 
 
 @pytest.mark.parametrize(("predictions", "references"), [([], []), ([1, 2], [1]), ([1, math.nan], [1, 2])])
-def test_unusable_input_is_refused(predictions, references):
+@pytest.mark.parametrize("measure", [compute_metrics, fit_logistic, bootstrap_intervals])
+def test_unusable_input_is_refused(predictions, references, measure):
     with pytest.raises(ValueError, match="predictions and references must be"):
-        compute_metrics(predictions, references)
+        measure(predictions, references)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_fit_finds_the_curve_that_the_references_were_made_by(sign):
+    predictions = np.linspace(0, 100, 50)
+    upper, lower, middle, width = CURVE if sign > 0 else (CURVE[1], CURVE[0], *CURVE[2:])
+    references = logistic(predictions, upper, lower, middle, width)
+    assert references[40] == pytest.approx((upper - lower) / (1 + math.exp(-(predictions[40] - 40) / 6)) + lower)
+    assert fit_logistic(predictions, references) == pytest.approx((upper, lower, middle, width))
+    metrics = compute_metrics(predictions, references)
+    assert metrics["plcc_logistic"] == pytest.approx(sign)
+    assert abs(metrics["plcc"]) < 0.97
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_plcc_after_the_fit_agrees_with_scipys_on_all_four_parameters(direction):
+    generator = np.random.default_rng(2)
+    predictions = direction * generator.uniform(0, 100, 200)
+    references = logistic(direction * predictions, *CURVE) + generator.normal(0, 1, 200)
+
+    def curve(x, b1, b2, b3, b4):
+        return (b1 - b2) / (1 + np.exp(-(x - b3) / np.abs(b4))) + b2
+
+    ends = [references.max(), references.min()][::direction]
+    start = [*ends, predictions.mean(), predictions.std()]
+    fitted = curve(predictions, *curve_fit(curve, predictions, references, start)[0])
+    expected = direction * np.corrcoef(fitted, references)[0, 1]  # fitted by a falling curve, the sign is lost
+    assert compute_metrics(predictions, references)["plcc_logistic"] == pytest.approx(expected, abs=1e-6)
+    assert logistic(predictions, *fit_logistic(predictions, references)) == pytest.approx(fitted, abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1, -1, 1e-200, 1e6])
+def test_a_straight_line_is_a_very_wide_curve(scale):
+    references = np.random.default_rng(0).uniform(1, 9, 40)
+    predictions = scale * references
+    assert compute_metrics(predictions, references)["plcc_logistic"] == pytest.approx(math.copysign(1, scale))
+    assert logistic(predictions, *fit_logistic(predictions, references)) == pytest.approx(references, abs=1e-5)
+
+
+def test_the_fit_never_agrees_less_than_a_straight_line():
+    for seed in range(50):
+        generator = np.random.default_rng(seed)
+        predictions = generator.normal(size=5 + seed)
+        references = generator.uniform(-1, 1) * predictions + generator.normal(size=predictions.size)
+        metrics = compute_metrics(predictions, references)
+        assert abs(metrics["plcc"]) - 1e-4 < abs(metrics["plcc_logistic"]) <= 1 + 1e-12
+
+
+def test_a_start_finds_the_same_curve():
+    predictions, references = scored_pictures()
+    parameters = fit_logistic(predictions, references)
+    assert fit_logistic(predictions, references, start=parameters) == pytest.approx(parameters, rel=1e-3)
+    assert fit_logistic(predictions, references, start=(0.0, 1.0, 99.0, -1e-3)) == pytest.approx(parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize(("predictions", "references"), [([1, 2], [1, 2]), ([3] * 9, range(9)), (range(9), [3] * 9)])
+def test_a_curve_through_too_little_is_refused(predictions, references):
+    with pytest.raises(ValueError, match="at least 5 images that differ"):
+        fit_logistic(predictions, references)
+    assert math.isnan(compute_metrics(predictions, references)["plcc_logistic"])
+
+
+def test_a_fit_that_fails_raises_its_own_error_and_is_nan_among_the_metrics(monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no convergence")
+
+    monkeypatch.setattr(iqa.optimize, "curve_fit", fail)
+    predictions, references = scored_pictures()
+    with pytest.raises(LogisticFitError, match="60 images converged from none of 4 starts"):
+        fit_logistic(predictions, references)
+    metrics = compute_metrics(predictions, references)
+    assert [name for name, value in metrics.items() if not is_defined(value)] == ["plcc_logistic"]
+    intervals = bootstrap_intervals(predictions, references, num_resamples=20)
+    assert [name for name, interval in intervals.items() if not is_defined(interval[0])] == ["plcc_logistic"]
+
+
+@pytest.mark.parametrize(("num_images", "num_values"), [(2, 2), (7, 3), (30, 5), (60, 1000)])
+def test_pairwise_accuracy_agrees_with_counting_all_pairs(num_images, num_values):
+    generator = np.random.default_rng(num_images)
+    predictions, references = generator.integers(num_values, size=(2, num_images)).astype(float)
+    references[:2] = 0, 1  # never all the same
+    points = []
+    for first in range(num_images):
+        for second in range(num_images):
+            if references[first] < references[second]:
+                difference = predictions[second] - predictions[first]
+                points.append(0.5 if difference == 0 else float(difference > 0))
+    assert compute_metrics(predictions, references)["pairwise_accuracy"] == pytest.approx(np.mean(points))
+
+
+def test_pairwise_accuracy_of_constants():
+    assert compute_metrics([4, 4, 4], [1, 2, 3])["pairwise_accuracy"] == 0.5
+    for references in ([2, 2, 2], [2]):
+        assert math.isnan(compute_metrics(range(len(references)), references)["pairwise_accuracy"])
 
 
 def test_the_evaluate_metric_gives_the_same_numbers():
-    predictions, references = [1.0, 2.0, 3.0, 5.0], [1.0, 3.0, 2.0, 4.0]
-    assert IQAMetric().compute(predictions=predictions, references=references) == compute_metrics(
-        predictions, references
+    predictions, references = scored_pictures()
+    groups = [index // 5 for index in range(60)]
+    metric = IQAMetric()
+    assert metric.compute(predictions=predictions, references=references) == compute_metrics(predictions, references)
+    options = {"num_resamples": 20, "seed": 3, "confidence": 0.8}
+    result = metric.compute(predictions=predictions, references=references, groups=groups, **options)
+    assert result.pop("intervals") == bootstrap_intervals(predictions, references, groups, **options)
+    assert result == compute_metrics(predictions, references, groups)
+
+
+@pytest.mark.parametrize(
+    ("path", "at_root"), [("metrics/iqa", True), ("metrics/iqa/iqa.py", True), (str(ROOT / "metrics" / "iqa"), False)]
+)
+def test_evaluate_loads_the_folder_offline_and_without_the_project(path, at_root, tmp_path):
+    code = """
+import json, sys, evaluate
+path, inputs = sys.argv[1], json.loads(sys.argv[2])
+metric = evaluate.load(path)
+assert not [name for name in sys.modules if name.startswith(("metrics", "hybridiqa"))]
+print(json.dumps(metric.compute(**inputs)))
+"""
+    predictions, references = scored_pictures(30)
+    inputs = {"predictions": predictions.tolist(), "references": references.tolist(), "groups": list("abcdef") * 5}
+    run = subprocess.run(
+        [sys.executable, "-c", code, path, json.dumps(inputs | {"num_resamples": 10})],
+        cwd=ROOT if at_root else tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result.pop("intervals") == bootstrap_intervals(**inputs, num_resamples=10)
+    assert result == compute_metrics(**inputs)
+
+
+def test_the_file_that_evaluate_runs_only_defines():
+    statements = ast.parse((ROOT / "metrics" / "iqa" / "iqa.py").read_text(encoding="utf-8")).body
+    assert isinstance(statements[0].value, ast.Constant)  # its docstring
+    definitions = (ast.Import, ast.ImportFrom, ast.Assign, ast.FunctionDef, ast.ClassDef)
+    assert all(isinstance(statement, definitions) for statement in statements[1:])
+    modules = [node.module for node in statements if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names]
+    libraries = {"datasets", "evaluate", "numpy", "scipy"}
+    assert {module.split(".")[0] for module in modules} <= libraries | sys.stdlib_module_names
 
 
 def test_srcc_within_groups_is_the_mean_over_groups_of_three_and_more():
@@ -67,7 +220,7 @@ def test_srcc_within_groups_is_the_mean_over_groups_of_three_and_more():
 
 def test_srcc_within_groups_is_left_out_where_no_group_has_three_images():
     predictions, references = scored_pictures(6)
-    expected = {"srcc", "plcc", "krcc", "rmse"}
+    expected = {"srcc", "plcc", "plcc_logistic", "krcc", "rmse", "pairwise_accuracy"}
     assert set(compute_metrics(predictions, references, list("aabbcc"))) == expected
     assert set(bootstrap_intervals(predictions, references, list("aabbcc"), num_resamples=20)) == expected
 

@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hybridiqa import model_card
-from hybridiqa.metrics import bootstrap_intervals, compute_metrics, score_quantiles
 from hybridiqa.model_card import RunFacts, SplitFacts, library_versions, write_model_card
+from hybridiqa.percentiles import score_quantiles
+from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
 PREDICTIONS, REFERENCES, GROUPS = [1.0, 2.5, 2.0, 5.0, 4.0, 6.5], [1, 2, 3, 4, 5, 6], list("aaabbb")
 
@@ -62,7 +63,7 @@ def test_the_metadata_says_what_the_model_is_and_claims_nothing_else(tmp_path):
     data = write_and_load(tmp_path, make_facts()).data
     assert (data.pipeline_tag, data.library_name) == ("image-classification", "transformers")
     assert data.tags == model_card.TAGS
-    assert data.metrics == ["spearmanr", "pearsonr", "kendalltau", "rmse"]
+    assert data.metrics == ["spearmanr", "pearsonr", "kendalltau", "rmse", "pairwise_accuracy"]
     assert data.license is None and data.datasets is None
     assert "license" not in data.to_dict()
 
@@ -81,7 +82,9 @@ def test_the_body_tells_what_was_measured(tmp_path):
     facts.splits["validation"].metrics = {"srcc": 0.8125, "rmse": 0.5}
     facts.splits["validation"].intervals = {"srcc": [0.7, 0.9], "rmse": [math.nan, math.nan]}
     text = write_and_load(tmp_path, facts).text
-    assert "| validation | 6 | 0.812 [0.700, 0.900] | not defined | not defined | 0.500 (no interval) |" in text
+    columns = "SRCC | PLCC | PLCC after logistic fit | KRCC | RMSE | pairwise accuracy | SRCC within group"
+    cells = "0.812 [0.700, 0.900] | not defined | not defined | not defined | 0.500 (no interval) | not defined |"
+    assert f"| split | images | {columns} |" in text and f"| validation | 6 | {cells}" in text
     assert "| train | 40 | 12 |" in text
     assert "| 0 % | 1.000 | 35 % | " in text and "| 100 % | 6.500 |" in text
     for fact in ("0123456789abcdef", "1234", "cpu, 1 process", "bf16", "mean over 25 patches", "1-9 scale"):
@@ -94,7 +97,7 @@ def test_metrics_that_are_not_defined_are_said_so_and_left_out_of_the_metadata(t
     metrics = compute_metrics([2.0] * 6, REFERENCES)
     facts = make_facts(splits={"validation": SplitFacts(6, None, {**metrics, "krcc": None})})
     card = write_and_load(tmp_path, facts)
-    assert [result.metric_name for result in card.data.eval_results] == ["RMSE"]
+    assert [result.metric_name for result in card.data.eval_results] == ["RMSE", "pairwise accuracy"]
     assert "| not defined | not defined | not defined |" in card.text
     assert "nan" not in card.content.lower().split("how to load")[0]
 

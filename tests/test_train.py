@@ -27,7 +27,7 @@ from hybridiqa.model_building import build_model, build_optimizer, total_gradien
 from hybridiqa.patch_sampling import RandomPatches
 from hybridiqa.resident_images import ResidentImages
 from hybridiqa.run_report import without_nan
-from hybridiqa.training import merit
+from hybridiqa.training import format_metrics, merit
 from hybridiqa.training_arguments import TrainingArguments
 
 
@@ -75,7 +75,8 @@ def test_it_learns_to_tell_sharp_from_blurred_and_writes_a_folder_ready_for_the_
     assert train.main(arguments(prepared, tmp_path / "out", *options)) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["test"]["srcc"] > 0.7
-    assert set(metrics["test"]) == {"srcc", "plcc", "krcc", "rmse"} == set(metrics["intervals"]["test"])
+    names = {"srcc", "plcc", "plcc_logistic", "krcc", "rmse", "pairwise_accuracy"}
+    assert set(metrics["test"]) == names == set(metrics["intervals"]["test"])
     low, high = metrics["intervals"]["test"]["rmse"]
     assert low <= metrics["test"]["rmse"] <= high
     assert metrics["num_images"] == {"train": 20, "validation": 6, "test": 6}
@@ -112,6 +113,11 @@ def test_where_srcc_cannot_choose_the_smaller_error_does():
     assert merit({"srcc": 0.2, "rmse": 3.0}) > merit(undefined)
     assert merit({"srcc": 0.5, "rmse": 1.0}) > merit({"srcc": 0.5, "rmse": 2.0})
     assert json.loads(json.dumps(without_nan({"a": [undefined]}))) == {"a": [{"srcc": None, "rmse": 0.5}]}
+
+
+def test_a_line_of_the_log_is_no_longer_for_every_metric_there_is():
+    metrics = {"srcc": 0.5, "plcc": 0.25, "plcc_logistic": 0.75, "rmse": None, "pairwise_accuracy": 0.5}
+    assert format_metrics(metrics) == "SRCC 0.5000  PLCC 0.2500  RMSE nan"
 
 
 def test_both_parameter_groups_follow_the_schedule(prepared, tiny_config, tmp_path):

@@ -1,0 +1,379 @@
+"""How far predicted and true scores agree: the field's measures and their intervals, as functions and for `evaluate`.
+
+    metric = evaluate.load("metrics/iqa")  # this folder; or a Space's id
+    metric.compute(predictions=[2.9, 5.1, 4.2, 7.0, 8.3], references=[3, 4, 5, 7, 9])
+
+This one file is all that `evaluate.load` takes along: it imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+
+import datasets
+import evaluate
+import numpy as np
+from scipy import optimize, special, stats
+
+CORRELATIONS = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}
+WITHIN_GROUP = "srcc_within_group"
+MIN_GROUP_SIZE = 3  # the SRCC of two images is 1 or -1 and tells next to nothing
+MIN_FIT_SIZE = 5  # a curve of four parameters goes through any four points
+# Middle and logarithm of the width, both of the predictions in standard deviations from their mean: a gentle and a
+# steep curve, and two that use one half of the S only. A single start ends in a local optimum too often.
+FIT_STARTS = ((0.0, 0.0), (0.0, math.log(0.25)), (-1.0, 0.0), (1.0, 0.0))
+MAX_LOG_WIDTH = 10.0  # a curve 20,000 standard deviations wide is a line, one as narrow a step; beyond, digits run out
+
+Parameters = tuple[float, float, float, float]  # upper, lower, middle, width
+
+DESCRIPTION = """Agreement of predicted with true image quality scores: SRCC, PLCC, PLCC after a logistic fit, KRCC,
+RMSE, pairwise accuracy and, given groups, SRCC within them; on demand with bootstrap intervals."""
+
+INPUTS_DESCRIPTION = """
+Args:
+    predictions, references: one finite number an image.
+    groups (optional): one label an image; adds `srcc_within_group`, and whole groups are resampled.
+    num_resamples (optional): bootstrap resamples; 0, the default, gives no intervals, 1000 is usual.
+    seed, confidence (optional): of the intervals; 0 and 0.95.
+Returns:
+    A dict of the metrics, NaN where one is not defined, and `intervals` ({name: [low, high]}) if asked for.
+"""
+
+CITATION = """@inproceedings{su2020hyperiqa,
+  title = {Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network},
+  author = {Su, Shaolin and Yan, Qingsen and Zhu, Yu and Zhang, Cheng and Ge, Xin and Sun, Jinqiu and Zhang, Yanning},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
+  year = {2020}
+}
+@techreport{vqeg2003,
+  title = {Final Report from the Video Quality Experts Group on the Validation of Objective Models of Video Quality
+           Assessment, Phase II},
+  author = {{Video Quality Experts Group}},
+  year = {2003}
+}"""
+
+
+class LogisticFitError(RuntimeError):
+    """The fit of the logistic converged from none of its starts."""
+
+
+def is_defined(value: float | None) -> bool:
+    """Whether a metric has a value: it is neither NaN nor None, which stands for NaN in JSON."""
+    return value is not None and math.isfinite(value)
+
+
+def _checked(predictions: Sequence[float], references: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    predictions, references = np.asarray(predictions, float), np.asarray(references, float)
+    if predictions.shape != references.shape or predictions.ndim != 1 or predictions.size == 0:
+        raise ValueError(
+            f"predictions and references must be lists of one length, got {predictions.shape} and {references.shape}"
+        )
+    if not (np.isfinite(predictions).all() and np.isfinite(references).all()):
+        raise ValueError("predictions and references must be finite, got NaN or infinity")
+    return predictions, references
+
+
+def _group_numbers(groups: Sequence[Hashable], num_images: int) -> np.ndarray:
+    """Each image's group as a number from 0 on: `(images,)`."""
+    if len(groups) != num_images:
+        raise ValueError(f"groups must hold one label an image, got {len(groups)} for {num_images} images")
+    numbers = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+
+
+def _correlation(name: str, predictions: np.ndarray, references: np.ndarray) -> float:
+    if predictions.size < 2 or np.ptp(predictions) == 0 or np.ptp(references) == 0:
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+        return float(CORRELATIONS[name](predictions, references)[0])
+
+
+def logistic(scores: np.ndarray, upper: float, lower: float, middle: float, width: float) -> np.ndarray:
+    """The monotonic curve of four parameters that VQEG maps predictions to mean opinion scores by.
+
+    Its value is (upper - lower) / (1 + exp(-(score - middle) / |width|)) + lower: `upper` is where it goes for high
+    scores, `lower` for low ones, so it falls where `upper` is the smaller.
+    """
+    return (upper - lower) * special.expit((scores - middle) / abs(width)) + lower
+
+
+def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The values with mean 0 and standard deviation 1, and the mean and standard deviation that they had."""
+    mean = values.mean()
+    centred = values - mean
+    scale = np.abs(centred).max()  # without it, the squares of very small numbers would be 0
+    deviation = scale * (centred / scale).std()
+    return centred / deviation, float(mean), float(deviation)
+
+
+def _projection(
+    scores: np.ndarray, references: np.ndarray
+) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+    """The best fit of a middle and a logarithm of the width, and its Jacobian, as `curve_fit` calls them.
+
+    Upper and lower end follow from the other two by linear regression, so two parameters are left to search for. With
+    all four, the ends would run away together with the width wherever a straight line fits best, and the search would
+    not end. The Jacobian neglects how the slope changes (Kaufman's approximation).
+    """
+
+    def curve(middle: float, log_width: float) -> tuple[np.ndarray, ...]:
+        rate = np.exp(-np.clip(log_width, -MAX_LOG_WIDTH, MAX_LOG_WIDTH))
+        steps = (scores - middle) * rate  # (images,)
+        rising = special.expit(steps)
+        centred = rising - rising.mean()
+        norm = centred @ centred
+        dual = centred / norm if norm > 0 else np.zeros_like(centred)  # a dot product with it is a regression's slope
+        density = rising * special.expit(-steps)
+        return centred, dual, np.stack([-rate * density, -steps * density], axis=1)
+
+    def fitted(_, middle: float, log_width: float) -> np.ndarray:
+        centred, dual, _ = curve(middle, log_width)
+        return centred * (dual @ references)
+
+    def jacobian(_, middle: float, log_width: float) -> np.ndarray:
+        centred, dual, columns = curve(middle, log_width)
+        columns -= columns.mean(axis=0)  # (images, 2)
+        columns -= centred[:, None] * (dual @ columns)
+        return columns * (dual @ references)
+
+    return fitted, jacobian
+
+
+def _search(scores: np.ndarray, references: np.ndarray, starts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Middle and logarithm of the width of the best fit that any start leads to; both inputs are standardised."""
+    fitted, jacobian = _projection(scores, references)
+    ends = []
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", optimize.OptimizeWarning)  # a line or a step leaves no covariance to estimate
+        for start in starts:
+            try:
+                end = optimize.curve_fit(fitted, scores, references, start, jac=jacobian, check_finite=False)[0]
+            except RuntimeError:
+                continue
+            values = fitted(scores, *end)
+            if np.isfinite(values).all() and values.any():
+                ends.append((np.sum((values - references) ** 2), *end))
+    if not ends:
+        raise LogisticFitError(f"the logistic fit of {scores.size} images converged from none of {len(starts)} starts")
+    _, middle, log_width = min(ends)
+    return middle, np.clip(log_width, -MAX_LOG_WIDTH, MAX_LOG_WIDTH)
+
+
+def fit_logistic(
+    predictions: Sequence[float], references: Sequence[float], start: Parameters | None = None
+) -> Parameters:
+    """`upper, lower, middle, width` of the `logistic` that brings predictions nearest (least squares) to references.
+
+    The curve may fall (`upper` < `lower`); `width` is positive. Where a straight line fits best, a very large width
+    makes it one. `start`, the fit to nearly the same images, spares half of the search.
+
+    Raises:
+        ValueError: as `compute_metrics`, fewer than 5 images, or constant predictions or references.
+        LogisticFitError: no start converged.
+    """
+    predictions, references = _checked(predictions, references)
+    spreads = np.ptp(predictions), np.ptp(references)
+    if predictions.size < MIN_FIT_SIZE or 0 in spreads:
+        raise ValueError(
+            f"a logistic is fitted to at least {MIN_FIT_SIZE} images that differ in predictions and in references, got "
+            f"{predictions.size} images with a spread of {spreads[0]:g} and {spreads[1]:g}"
+        )
+    scores, mean, deviation = _standardised(predictions)
+    starts = FIT_STARTS
+    if start is not None:
+        starts = (((start[2] - mean) / deviation, math.log(abs(start[3]) / deviation)), FIT_STARTS[0])
+    middle, log_width = _search(scores, _standardised(references)[0], starts)
+    middle, width = mean + deviation * middle, deviation * math.exp(log_width)
+    rising = logistic(predictions, 1, 0, middle, width)
+    slope = float(np.cov(rising, references)[0, 1] / np.var(rising, ddof=1))
+    lower = float(references.mean() - slope * rising.mean())
+    return lower + slope, lower, float(middle), float(width)
+
+
+def _fit_or_none(predictions: np.ndarray, references: np.ndarray, start: Parameters | None = None) -> Parameters | None:
+    try:
+        return fit_logistic(predictions, references, start)
+    except (ValueError, LogisticFitError):
+        return None
+
+
+def _plcc_after_fit(predictions: np.ndarray, references: np.ndarray, parameters: Parameters | None) -> float:
+    """PLCC of the mapped predictions, with the sign of the curve's direction; NaN without a fit.
+
+    Mapped by a falling curve, even predictions that order everything the wrong way agree with the references.
+    Turning the curve round, so that it rises, turns the sign round.
+    """
+    if parameters is None:
+        return float("nan")
+    _, _, middle, width = parameters
+    return _correlation("plcc", logistic(predictions, 1, 0, middle, width), references)
+
+
+def _num_tied_pairs(values: np.ndarray) -> int:
+    _, counts = np.unique(values, return_counts=True)
+    return int(np.sum(counts * (counts - 1) // 2))
+
+
+def _pairwise_accuracy(predictions: np.ndarray, references: np.ndarray, tau_b: float) -> float:
+    """The share of pairs of different references that the predictions order likewise, a tied prediction counting half.
+
+    It is (1 + Somers' D) / 2, and Somers' D is tau-b without its correction for tied predictions.
+    """
+    num_pairs = predictions.size * (predictions.size - 1) // 2
+    num_different = num_pairs - _num_tied_pairs(references)
+    num_ordered = num_pairs - _num_tied_pairs(predictions)
+    if num_different == 0:
+        return float("nan")
+    return 0.5 + 0.5 * tau_b * math.sqrt(num_ordered / num_different) if num_ordered else 0.5
+
+
+def _pooled_metrics(predictions: np.ndarray, references: np.ndarray, parameters: Parameters | None) -> dict[str, float]:
+    """The metrics that know no groups; `parameters` as `fit_logistic` returns them, None where there is no fit."""
+    krcc = _correlation("krcc", predictions, references)
+    return {
+        "srcc": _correlation("srcc", predictions, references),
+        "plcc": _correlation("plcc", predictions, references),
+        "plcc_logistic": _plcc_after_fit(predictions, references, parameters),
+        "krcc": krcc,
+        "rmse": float(np.sqrt(np.mean((predictions - references) ** 2))),
+        "pairwise_accuracy": _pairwise_accuracy(predictions, references, krcc),
+    }
+
+
+def _srcc_of_groups(predictions: np.ndarray, references: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
+    """Each group's own SRCC, NaN where it is too small or not defined: `(groups,)`."""
+    order, sizes = np.argsort(group_numbers, kind="stable"), np.bincount(group_numbers)
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    return np.array(
+        [
+            _correlation("srcc", predictions[index], references[index]) if index.size >= MIN_GROUP_SIZE else np.nan
+            for index in members
+        ]
+    )
+
+
+def _mean_of_defined(values: np.ndarray, weights: np.ndarray) -> float:
+    weights = weights * np.isfinite(values)
+    return float(np.average(np.nan_to_num(values), weights=weights)) if weights.any() else float("nan")
+
+
+def within_group_srcc(predictions: Sequence[float], references: Sequence[float], groups: Sequence[Hashable]) -> float:
+    """Mean SRCC inside the groups that have at least 3 images and a defined SRCC; NaN where there is none.
+
+    Every group counts the same. It tells how well pictures of one subject are ordered, whatever the subject.
+
+    Raises:
+        ValueError: as `compute_metrics`.
+    """
+    predictions, references = _checked(predictions, references)
+    values = _srcc_of_groups(predictions, references, _group_numbers(groups, predictions.size))
+    return _mean_of_defined(values, np.ones(values.size))
+
+
+def compute_metrics(
+    predictions: Sequence[float], references: Sequence[float], groups: Sequence[Hashable] | None = None
+) -> dict[str, float]:
+    """The agreement of predictions with references, by name.
+
+    - `srcc`, `plcc`, `krcc`: rank, linear and Kendall's tau-b correlation, -1 to 1.
+    - `plcc_logistic`: PLCC after `fit_logistic`, -1 to 1. It is negative where the curve falls, that is where
+      predictions are low for high references; fitted to the very images it is measured on, it is on the high side.
+    - `rmse`: in units of the score.
+    - `pairwise_accuracy`: the share, 0 to 1, of pairs of different references that predictions order likewise, a tied
+      prediction counting half; 0.5 is chance.
+    - `srcc_within_group`: with `groups`, one label an image, where a group has at least 3 images.
+
+    NaN stands where one is not defined: a correlation of fewer than two images or of constant predictions or
+    references; `plcc_logistic` also of fewer than 5 images or where the fit fails; `pairwise_accuracy` of constant
+    references.
+
+    Raises:
+        ValueError: different lengths, nothing at all, or a value that is not finite.
+    """
+    predictions, references = _checked(predictions, references)
+    metrics = _pooled_metrics(predictions, references, _fit_or_none(predictions, references))
+    if groups is not None and np.bincount(_group_numbers(groups, predictions.size)).max() >= MIN_GROUP_SIZE:
+        metrics[WITHIN_GROUP] = within_group_srcc(predictions, references, groups)
+    return metrics
+
+
+def _interval(values: np.ndarray, confidence: float) -> list[float]:
+    defined = values[np.isfinite(values)]
+    if 2 * defined.size < values.size:
+        return [float("nan")] * 2
+    return np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+
+
+def bootstrap_intervals(
+    predictions: Sequence[float],
+    references: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, list[float]]:
+    """`[low, high]` of each metric of `compute_metrics`, by the percentile bootstrap; the same for the same seed.
+
+    Images are drawn with replacement, or whole groups where groups have more than one image: related pictures are not
+    independent observations. With fewer than about ten groups the intervals are too narrow. Resamples in which a
+    metric is not defined are left out; [NaN, NaN] stands where more than half are, and where there is a single image
+    or group, which nothing can be learned from. The logistic is fitted anew to every resample, beginning from the fit
+    to all images. 2,000 images take about 5 seconds of one CPU core, and 11 where predictions and references lie on a
+    straight line, which the fit is slowest to reach.
+
+    Raises:
+        ValueError: as `compute_metrics`, no resample, or a confidence that is not between 0 and 1.
+    """
+    predictions, references = _checked(predictions, references)
+    if num_resamples < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            f"got {num_resamples} resamples and confidence {confidence}; at least 1 and between 0 and 1 are accepted"
+        )
+    numbers = np.arange(predictions.size) if groups is None else _group_numbers(groups, predictions.size)
+    names = list(compute_metrics(predictions, references, groups))
+    num_groups = numbers.max() + 1
+    if num_groups == 1:
+        return {name: [float("nan")] * 2 for name in names}
+    start = _fit_or_none(predictions, references)
+    srcc_of_groups = _srcc_of_groups(predictions, references, numbers)
+    generator = np.random.default_rng(seed)
+    rows = []
+    for _ in range(num_resamples):
+        draws = np.bincount(generator.integers(num_groups, size=num_groups), minlength=num_groups)  # (groups,)
+        counts = draws[numbers]  # (images,): every image comes as often as its group was drawn
+        resample = np.repeat(predictions, counts), np.repeat(references, counts)
+        metrics = _pooled_metrics(*resample, _fit_or_none(*resample, start))
+        rows.append({**metrics, WITHIN_GROUP: _mean_of_defined(srcc_of_groups, draws)})
+    return {name: _interval(np.array([row[name] for row in rows]), confidence) for name in names}
+
+
+class IQAMetric(evaluate.Metric):
+    """`compute_metrics` and `bootstrap_intervals` for `evaluate`; offline.
+
+    `compute(predictions=..., references=...)` takes `groups`, `num_resamples`, `seed` and `confidence` as well.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            inputs_description=INPUTS_DESCRIPTION,
+            features=datasets.Features({name: datasets.Value("float64") for name in ("predictions", "references")}),
+        )
+
+    def _compute(
+        self,
+        predictions: Sequence[float],
+        references: Sequence[float],
+        groups: Sequence[Hashable] | None = None,
+        num_resamples: int = 0,
+        seed: int = 0,
+        confidence: float = 0.95,
+    ) -> dict[str, float | dict[str, list[float]]]:
+        metrics = compute_metrics(predictions, references, groups)
+        if num_resamples:
+            metrics["intervals"] = bootstrap_intervals(predictions, references, groups, num_resamples, seed, confidence)
+        return metrics
