@@ -74,7 +74,7 @@ class HybridIQAConfig(PretrainedConfig):
 
     @property
     def custom_pipelines(self) -> dict[str, dict]:
-        """Where `pipeline("image-quality-assessment", model=...)` finds its class; a new dictionary, which it changes."""
+        """Where `pipeline(TASK, model=...)` finds its class; each time a new dictionary, since it is changed there."""
         return {
             TASK: {"impl": "pipeline_hybridiqa.ImageQualityAssessmentPipeline", "pt": ["AutoModel"], "type": "image"}
         }
@@ -134,7 +134,7 @@ def percentiles_in(quantiles: Sequence[float], scores: Sequence[float]) -> list[
     """Where scores stand in a distribution, from 0 (the lowest) to 100 (the highest).
 
     Args:
-        quantiles: of the distribution, evenly spaced from 0 % to 100 %, as `HybridIQAConfig.score_quantiles` holds them.
+        quantiles: of the distribution, evenly spaced from 0 % to 100 %, as `HybridIQAConfig.score_quantiles` is.
         scores: on the same scale; beyond the distribution's ends they get 0 or 100.
     """
     return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles))).round(PERCENTILE_DECIMALS).tolist()

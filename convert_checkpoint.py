@@ -1,7 +1,7 @@
 """A published hyperIQA or hybridIQA checkpoint -> a folder that `AutoModel.from_pretrained` loads.
 
     python convert_checkpoint.py CHECKPOINT.pth --output_dir DIR
-    python convert_checkpoint.py USER/REPO --filename CHECKPOINT.pth --output_dir DIR
+    python convert_checkpoint.py USER/REPO --filename CHECKPOINT.pth --output_dir DIR --push_to_hub USER/NAME
 
 hyperIQA's KonIQ-10k checkpoint speaks in 0-100 and wants every image squeezed first:
 
@@ -11,15 +11,19 @@ hyperIQA's KonIQ-10k checkpoint speaks in 0-100 and wants every image squeezed f
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, list_repo_files
+from transformers import PreTrainedModel
 
 from hybridiqa.backbones import read_state_dict
 from hybridiqa.files import check_new_folder, new_folder
 from hybridiqa.loading import first_line, hub_class, silence_libraries
+from hybridiqa.model_card import write_converted_card
 from hybridiqa.published_layout import build_model
+from hybridiqa.pushing import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
 
 SUFFIXES = (".pth", ".pkl")
 
@@ -54,27 +58,53 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="squeeze each image to it, in pixels"
     )
+    parser.add_argument("--push_to_hub", metavar="USER/NAME", help="upload the folder there")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--license", help="of the published weights, as the Hub spells it, for the card")
     return parser.parse_args(argv)
+
+
+def convert(args: argparse.Namespace) -> PreTrainedModel:
+    """Write the folder; the model that is in it.
+
+    Raises:
+        ValueError: options or a checkpoint that cannot be converted.
+    """
+    check_new_folder(args.output_dir)
+    processor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")(size=args.size)
+    if not args.score_range[0] < args.score_range[1]:
+        raise ValueError(f"--score_range must be MIN MAX with MIN < MAX, got {args.score_range}")
+    checkpoint = find_checkpoint(args.checkpoint, args.filename)
+    model = build_model(read_state_dict(checkpoint), args.score_range)
+    model.image_processor = processor
+    source_hash = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    with new_folder(args.output_dir) as unfinished:
+        model.save_pretrained(unfinished)
+        name = args.push_to_hub or args.output_dir.absolute().name
+        write_converted_card(unfinished, args.checkpoint, source_hash, args.score_range, name, args.license)
+    return model
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
+    repository = HubRepository(args.push_to_hub, "model", args.private) if args.push_to_hub else None
     try:
-        check_new_folder(args.output_dir)
-        processor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")(size=args.size)
-        if not args.score_range[0] < args.score_range[1]:
-            raise ValueError(f"--score_range must be MIN MAX with MIN < MAX, got {args.score_range}")
-        state_dict = read_state_dict(find_checkpoint(args.checkpoint, args.filename))
-        model = build_model(state_dict, args.score_range)
-        model.image_processor = processor
-        with new_folder(args.output_dir) as unfinished:
-            model.save_pretrained(unfinished)
+        if repository:
+            repository.check()
+        model = convert(args)
     except (ValueError, OSError) as error:
         print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)
         return 2
     depths = model.config.backbone_config.depths
     print(f"{args.output_dir}: backbone depths {depths}, {model.num_parameters() / 1e6:.1f} M parameters")
+    try:
+        if repository:
+            print(f"pushed to {push_folder(args.output_dir, repository, MODEL_FILES, WEIGHTS)}")
+    except PushError as error:
+        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
+        print(f"The folder is whole; push it by: hf upload {args.push_to_hub} {args.output_dir}", file=sys.stderr)
+        return 1
     return 0
 
 

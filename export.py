@@ -104,7 +104,7 @@ def export_int8(description: OnnxDescription, float_content: bytes, patches: tor
 def run(args: argparse.Namespace) -> None:
     check_arguments(args)
     paths = find_pictures(args.calibration_images, args.num_calibration_images)
-    model = load_model(args.model, torch.device("cpu"), torch.float32, args.trust_remote_code)
+    model = load_model(args.model, torch.device("cpu"), torch.float32, args.trust_remote_code, args.model_revision)
     patches = read_pictures(paths, model.image_processor) if args.dtype == "int8" else None
     with tempfile.TemporaryDirectory(dir=args.output.absolute().parent, prefix=f".{args.output.name}-") as folder:
         description, content = export_float(model, folder)
@@ -121,7 +121,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default=str(ROOT), help="folder or Hub id (default: the embedded one)")
     parser.add_argument("--output", type=Path, required=True, help="a new .onnx file")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that a Hub checkpoint brings")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that a Hub checkpoint brings")
+    parser.add_argument("--model_revision", help="of a Hub checkpoint: branch, tag or commit (default: the newest)")
     parser.add_argument("--dtype", choices=("float32", "int8"), default="float32")
     parser.add_argument(
         "--calibration_images", nargs="+", default=[], metavar="INPUT", help="image files and folders, for int8"

@@ -231,7 +231,7 @@ class HybridIQAModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As `PreTrainedModel.from_pretrained`, of safetensors unless told otherwise; the image processor comes along."""
+        """As `PreTrainedModel.from_pretrained`, with the image processor; safetensors only, unless told otherwise."""
         kwargs.setdefault("use_safetensors", True)
         hub_options = {name: kwargs[name] for name in HUB_OPTIONS if kwargs.get(name) is not None}
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)

@@ -3,11 +3,13 @@
     python prepare_dataset.py FOLDER_OR_ZIP_OR_HUB_DATASET --output_dir prepared
     python prepare_dataset.py pictures --scores_csv scores.csv --score_column mos --output_dir prepared
     python prepare_dataset.py --synthesize_artifacts clean_pictures --output_dir damaged
+    python prepare_dataset.py pictures --output_dir prepared --push_to_hub USER/NAME
 
 A scored folder is numbered (`Artifact/1` ... `Perfect/5`, `8`, `9`, see `hybridiqa/dataset_formats.py`) or comes with a
 table of scores. The output is a `datasets.DatasetDict` (train, validation, test) that holds the pictures themselves,
-and `report.json` with all that was left out. Exit status: 0 done, 1 done but some pictures could not be read (or were
-missing), 2 wrong usage or input.
+and `report.json` with all that was left out; with --push_to_hub it goes to the Hub, too. What was prepared before is
+pushed where no source is given. Exit status: 0 done, 1 done but some pictures could not be read (or were missing), or
+the push failed; 2 wrong usage or input.
 """
 
 import argparse
@@ -29,10 +31,14 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from hybridiqa.artifacts import synthesize
+from hybridiqa.dataset_card import prepared_card
 from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage, read_hybrid_folder, read_scored_folder
+from hybridiqa.dataset_loading import load_prepared
+from hybridiqa.dataset_pushing import push_splits
 from hybridiqa.files import as_text, check_new_folder, extract_zip, new_folder, walk_files
 from hybridiqa.loading import first_line
 from hybridiqa.near_duplicates import merge_near_duplicates
+from hybridiqa.pushing import HubRepository, PushError
 from hybridiqa.rgb import to_rgb
 from hybridiqa.splits import split_by_group
 
@@ -243,6 +249,25 @@ def prepare(args: argparse.Namespace) -> int:
     return 1 if contents.unreadable or contents.missing else 0
 
 
+def _repository(args: argparse.Namespace) -> HubRepository:
+    return HubRepository(args.push_to_hub, "dataset", args.private)
+
+
+def push(args: argparse.Namespace) -> None:
+    """Push what was prepared.
+
+    Raises:
+        PushError: it did not arrive; the message says how to go on.
+    """
+    splits = load_prepared(args.output_dir)
+    repository = _repository(args)
+    try:
+        print(f"pushed to {push_splits(splits, repository, prepared_card(splits, repository, args.license))}")
+    except PushError as error:
+        again = f"python {PROGRAM} --output_dir {args.output_dir} --push_to_hub {args.push_to_hub}"
+        raise PushError(f"{error}. The dataset is whole in {args.output_dir}; push it by: {again}") from error
+
+
 def synthesize_folder(args: argparse.Namespace) -> int:
     """Write damaged versions of clean pictures and print the command that comes next; the exit status."""
     report = synthesize(
@@ -290,6 +315,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--score_column", default="score", help="with --scores_csv (default score)")
     add("--group_column", help="with --scores_csv (default: group, if the table has it)")
     add("--synthesize_artifacts", metavar="CLEAN_DIR", help="write damaged versions of these pictures instead")
+    add("--push_to_hub", metavar="USER/NAME", help="upload the dataset; without a source, what --output_dir holds")
+    add("--private", action="store_true", help="make a new repository private")
+    add("--license", default="unknown", help="of the pictures, as the Hub spells it, for the card (default unknown)")
     add("--versions_per_image", type=int, help="with --synthesize_artifacts: of 55 (default all)")
     add("--max_size", type=int, help="with --synthesize_artifacts: longer side in pixels (default: as it is)")
     return parser
@@ -297,7 +325,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise ValueError for arguments that no source could satisfy, before the long work."""
-    if (args.source is None) == (args.synthesize_artifacts is None):
+    is_push_only = args.push_to_hub and args.source is None and args.synthesize_artifacts is None
+    if (args.source is None) == (args.synthesize_artifacts is None) and not is_push_only:
         raise ValueError("give either a source or --synthesize_artifacts CLEAN_DIR")
     shares = (args.validation_fraction, args.test_fraction)
     if not (min(shares) >= 0 and sum(shares) < 1):
@@ -307,6 +336,8 @@ def _check(args: argparse.Namespace) -> None:
         "--max_size": args.source and args.max_size,
         "--group_column": not args.scores_csv and args.group_column,
         "--scores_csv": args.synthesize_artifacts and args.scores_csv,
+        "--push_to_hub": args.synthesize_artifacts and args.push_to_hub,
+        "--private": not args.push_to_hub and args.private,
         "--deduplicate": args.synthesize_artifacts and args.deduplicate,
     }
     for option, given in without_effect.items():
@@ -321,7 +352,10 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{option} {getattr(args, option)!r} is no regular expression: {error}") from error
     if args.synthesize_artifacts is not None and not Path(args.synthesize_artifacts).is_dir():
         raise ValueError(f"{args.synthesize_artifacts!r} is not a folder")
-    check_new_folder(args.output_dir)
+    if args.push_to_hub:
+        _repository(args).check()
+    if not is_push_only:
+        check_new_folder(args.output_dir)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -329,7 +363,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         _check(args)
-        return prepare(args) if args.synthesize_artifacts is None else synthesize_folder(args)
+        if args.synthesize_artifacts is not None:
+            return synthesize_folder(args)
+        status = prepare(args) if args.source is not None else 0
+        if args.push_to_hub:
+            push(args)
+        return status
+    except PushError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from datasets import Dataset, IterableDataset, disable_progress_bars
 from tqdm.auto import tqdm
 
+from hybridiqa.dataset_pushing import present_card, push_splits
 from hybridiqa.dataset_scoring import (
     DatasetImages,
     ScoredStream,
@@ -41,6 +42,7 @@ from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files
 from hybridiqa.gallery import check_gallery_path, write_gallery
 from hybridiqa.loading import ROOT, hub_class, silence_libraries
 from hybridiqa.processes import Processes
+from hybridiqa.pushing import HubRepository, PushError
 from hybridiqa.score_ledger import ScoreLedger
 from hybridiqa.score_merge import within
 from hybridiqa.score_outputs import PatchMaps, check_errors_path, write_errors
@@ -143,19 +145,26 @@ def score_dataset(args: argparse.Namespace, processes: Processes) -> int:
     return score_splits(args, processes, engine, choice, splits)
 
 
+def repository_of(args: argparse.Namespace) -> HubRepository:
+    """Where --push_to_hub goes."""
+    return HubRepository(args.push_to_hub, "dataset", args.private)
+
+
 def check_dataset_arguments(args: argparse.Namespace, processes: Processes) -> None:
     """Raise ValueError for what does not go together with --dataset."""
     for name in ("errors", "gallery", "map"):
         if getattr(args, name):
             raise ValueError(f"--{name} is for files and folders, not for --dataset")
-    if not args.output and not args.push_to_hub:
-        raise ValueError("--dataset needs --output, a new folder, or --push_to_hub")
+    if not args.output and not (args.push_to_hub and args.streaming):
+        raise ValueError("--dataset needs --output, a new folder, or --streaming with --push_to_hub")
     if processes.count > 1 and not args.output:
         raise ValueError(NEED_OUTPUT)
     if args.output and args.push_to_hub and args.streaming:
         raise ValueError("--streaming takes either --output or --push_to_hub")
     if args.output and os.path.lexists(args.output):
         raise ValueError(f"--output must be a new folder, {args.output} is there already; nothing is overwritten")
+    if args.push_to_hub:
+        repository_of(args).check()
 
 
 def _score_splits(
@@ -176,12 +185,11 @@ def _score_splits(
         by_name = {row.path: row for row in ledger.added_rows() if row.scorer == ledger.scorer}
         rows = [by_name[name] for name in images.names()]
         scored = with_scores(splits, by_name, args.score_column)
-        if args.output:
-            with new_folder(args.output) as unfinished:
-                scored.save_to_disk(unfinished)
-            remove_progress(args.output)
-    if args.push_to_hub:
-        scored.push_to_hub(args.push_to_hub, private=args.private, embed_external_files=True)
+        if args.push_to_hub:  # first: where it fails, the scores are still in the progress that the same command takes
+            push_splits(scored, repository_of(args), present_card(repository_of(args)))
+        with new_folder(args.output) as unfinished:
+            scored.save_to_disk(unfinished)
+        remove_progress(args.output)
     return report(args, rows, num_known, time.monotonic() - started)
 
 
@@ -253,6 +261,7 @@ def open_engine(args: argparse.Namespace, processes: Processes) -> Engine:
         device=processes.device,
         dtype=args.dtype,
         trust_remote_code=args.trust_remote_code,
+        revision=args.model_revision,
         compile=args.compile,
         exact=args.exact,
     )
@@ -269,7 +278,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files and folders (searched recursively)")
     model = parser.add_argument_group("what scores")
     model.add_argument("--model", default=str(ROOT), help="folder, Hub id or .onnx (default: the embedded checkpoint)")
-    model.add_argument("--trust_remote_code", action="store_true", help="run the code that a Hub checkpoint brings")
+    model.add_argument("--trust_remote_code", action="store_true", help="run code that a Hub checkpoint brings")
+    model.add_argument("--model_revision", help="of a Hub checkpoint: branch, tag or commit (default: the newest)")
     model.add_argument("--sampling", choices=SAMPLINGS, help="how patches are chosen (default: the checkpoint's)")
     model.add_argument("--num_patches", type=int, help="patches an image (default: the checkpoint's)")
     results = parser.add_argument_group("results")
@@ -289,7 +299,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     dataset.add_argument("--score_column", default="score", help="a new column (default score), and its name + _std")
     dataset.add_argument("--split", help="score this one (default: all)")
     dataset.add_argument("--streaming", action="store_true", help="a few rows at a time, where the disk is too small")
-    dataset.add_argument("--push_to_hub", metavar="REPO", help="upload the scored copy, beside or instead of --output")
+    dataset.add_argument(
+        "--push_to_hub", metavar="REPO", help="upload the scored copy; --streaming needs no --output then"
+    )
     dataset.add_argument("--private", action="store_true", help="make a new repository private")
     speed = parser.add_argument_group("speed")
     speed.add_argument("--engine", choices=ENGINES, default="torch", help="onnxruntime, openvino: --model is an .onnx")
@@ -337,6 +349,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"score.py: error: {error}", file=sys.stderr)
         return 2
+    except PushError as error:
+        print(f"score.py: {error}; the same command goes on from here", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("score.py: stopped; with --output, the same command goes on from here", file=sys.stderr)
         return 130

@@ -33,6 +33,7 @@ from hybridiqa.dataset_loading import dataset_hash, load_prepared
 from hybridiqa.loading import load_model, silence_libraries
 from hybridiqa.memory import keep_freed_memory
 from hybridiqa.model_building import build_model
+from hybridiqa.pushing import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
 from hybridiqa.run_report import METRICS_FILE, write_json, write_run
 from hybridiqa.splits import split_by_group
 from hybridiqa.training import GROUP_NAMES, Split, Trainer, format_metrics
@@ -221,6 +222,9 @@ def _median_and_spread(rows: list[dict]) -> dict[str, dict[str, float]]:
 def run(args: TrainingArguments) -> dict:
     """The whole run; returns what `metrics.json`, or with --num_repeats `repeats.json`, holds."""
     accelerator = build_accelerator(args)
+    repository = HubRepository(args.hub_model_id, "model", args.hub_private) if args.push_to_hub else None
+    if repository:
+        repository.check()
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     splits = load_splits(args.dataset)
@@ -229,6 +233,9 @@ def run(args: TrainingArguments) -> dict:
     else:
         results = run_repeats(args, splits, accelerator)
     accelerator.end_training()
+    if repository and accelerator.is_main_process:
+        url = push_folder(Path(args.output_dir), repository, MODEL_FILES, WEIGHTS, "Trained by hybridIQA's train.py")
+        logger.info(f"pushed to {url}")
     return results
 
 
@@ -266,6 +273,13 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
+    except PushError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        print(
+            f"The trained model is whole in {args.output_dir}; the same command with --resume pushes it.",
+            file=sys.stderr,
+        )
+        return 1
     except FloatingPointError as error:
         print(f"train.py: stopped: {error}", file=sys.stderr)
         return 1

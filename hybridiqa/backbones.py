@@ -82,7 +82,9 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
         config.out_indices = [1, 2, 3, 4]
         # AutoBackbone.from_pretrained asks the network even for a folder.
         backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
-        backbone, loading_info = backbone_class.from_pretrained(name, config=config, output_loading_info=True)
+        backbone, loading_info = backbone_class.from_pretrained(
+            name, config=config, output_loading_info=True, use_safetensors=True
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"cannot load the backbone {name}: {first_line(error)}") from error
     missing = loading_info["missing_keys"]  # a few are normal: a classifier's ConvNeXt has no norms for its stages

@@ -5,14 +5,16 @@ import hashlib
 import io
 import json
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict, Image, load_from_disk
+from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
+from hybridiqa.loading import first_line
 from hybridiqa.resident_images import ResidentImages
 
 logger = logging.getLogger(__name__)
@@ -21,23 +23,38 @@ HASHED_COLUMNS = ("path", "score", "group")
 HASH_LENGTH = 16
 MEMORY_SHARE = 0.5  # of the device's free memory that pictures may take; the rest is for the model and its gradients
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NEEDED_COLUMNS = ("image", "score")
 EXIF_ORIENTATION = 0x0112
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # a viewer turns the picture by a quarter, so height and width change places
 
 
-def load_prepared(path: str | Path) -> DatasetDict:
-    """The splits (`train`, `validation`, `test`, as far as they were made) of a prepared dataset's folder.
+def is_on_hub(path: str | Path) -> bool:
+    """Whether a dataset's name is that of a Hub repository, user/name, and not of a folder."""
+    return not Path(path).exists() and HUB_ID.fullmatch(str(path)) is not None
 
-    Every row has an `image` (PIL, RGB) and a `score` (float32, its source's scale), besides `bin`, `group` and `path`.
-    Raises ValueError for a folder that prepare_dataset.py did not make, or where these two columns are lacking.
-    """
+
+def _load_splits(path: str | Path) -> Dataset | DatasetDict:
     try:
-        splits = load_from_disk(str(path))
+        if is_on_hub(path):
+            return load_dataset(str(path))
+        return load_from_disk(str(path))
     except FileNotFoundError as error:
         raise ValueError(f"{str(path)!r} is not a prepared dataset; prepare_dataset.py makes one") from error
     except IndexError as error:  # from inside of datasets
         raise ValueError(f"{str(path)!r} has a split without rows") from error
+    except Exception as error:  # each reader and each version of the Hub's client has classes of its own
+        raise ValueError(f"cannot load the dataset {str(path)!r}: {first_line(error)}") from error
+
+
+def load_prepared(path: str | Path) -> DatasetDict:
+    """The splits (`train`, `validation`, `test`, as far as they were made) of a prepared dataset: a folder or a Hub id.
+
+    Every row has an `image` (PIL, RGB) and a `score` (float32, its source's scale), besides `bin`, `group` and `path`.
+    Raises ValueError for a folder that prepare_dataset.py did not make, for what cannot be fetched from the Hub, or
+    where these two columns are lacking.
+    """
+    splits = _load_splits(path)
     if not isinstance(splits, DatasetDict):
         raise ValueError(f"{str(path)!r} is a single split; a folder of splits by prepare_dataset.py is accepted")
     for name, split in splits.items():
@@ -46,6 +63,12 @@ def load_prepared(path: str | Path) -> DatasetDict:
         lacking = [column for column in NEEDED_COLUMNS if column not in split.column_names]
         if lacking:
             raise ValueError(f"split {name!r} of {str(path)!r} has no column {lacking}; it has {split.column_names}")
+        image, score = split.features["image"], split.features["score"]
+        if not isinstance(image, Image) or not getattr(score, "dtype", "").startswith(("float", "int")):
+            raise ValueError(
+                f"split {name!r} of {str(path)!r} must have images and numbers in 'image' and 'score', got {image} and "
+                f"{score}"
+            )
     return splits
 
 

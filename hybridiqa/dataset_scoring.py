@@ -23,6 +23,7 @@ from pyarrow import parquet
 
 from hybridiqa.files import write_text_atomically
 from hybridiqa.loading import first_line
+from hybridiqa.pushing import PushError, reason_of
 from hybridiqa.score_progress import progress_dir_of
 from hybridiqa.score_store import ScoreRow
 from hybridiqa.scoring import ScoredSource
@@ -211,12 +212,19 @@ class ScoredStream:
             os.replace(unfinished, path)
 
     def push(self, repository: str, is_private: bool) -> None:
-        """Score while uploading: nothing is kept on the disk."""
+        """Score while uploading: nothing is kept on the disk.
+
+        Raises:
+            PushError: it did not arrive, or not all of it.
+        """
         scored = {
             split: self._scored(split, stream).cast_column(self.image_column, Image())
             for split, stream in self.splits.items()
         }
-        IterableDatasetDict(scored).push_to_hub(repository, private=is_private)
+        try:
+            IterableDatasetDict(scored).push_to_hub(repository, private=is_private or None)
+        except Exception as error:  # each version of the Hub's client has classes of its own
+            raise PushError(f"the push to {repository} failed: {reason_of(error)}") from error
 
 
 def finish_stream(folder: Path, output: Path, splits: Iterable[str]) -> None:

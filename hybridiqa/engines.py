@@ -51,6 +51,7 @@ def load_engine(
     device: str | None = None,
     dtype: str = "float32",
     trust_remote_code: bool = False,
+    revision: str | None = None,
     compile: bool = False,
     exact: bool = False,
 ) -> Engine:
@@ -61,7 +62,8 @@ def load_engine(
         engine: one of `ENGINES`.
         device: default cuda, then mps, then cpu; onnxruntime and openvino run on the cpu.
         dtype: one of `DTYPES`, of those that the engine has.
-        trust_remote_code: a Hub checkpoint's code runs only with this.
+        trust_remote_code: the code that a Hub checkpoint brings runs only with this, unless it is the same as here.
+        revision: of a Hub checkpoint: branch, tag or commit.
         compile: `torch.compile`, for the engine torch.
         exact: on a GPU, no image shares a batch with another.
 
@@ -78,4 +80,4 @@ def load_engine(
         return load_onnx_engine(engine_class, model, device, dtype, compile)
     if Path(model).suffix == ".onnx":
         raise ValueError(f"{model} is for --engine onnxruntime or openvino; torch takes a folder or a Hub id")
-    return load_torch_engine(model, device, dtype, trust_remote_code, compile, exact)
+    return load_torch_engine(model, device, dtype, trust_remote_code, revision, compile, exact)

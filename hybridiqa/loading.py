@@ -7,13 +7,19 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from huggingface_hub import HfApi
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.utils import CONFIG_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
 ROOT = Path(__file__).resolve().parent.parent  # itself a Hub repository, with the embedded checkpoint
+
+HUB_CODE = tuple(
+    f"{room}_hybridiqa.py" for room in ("configuration", "image_processing", "modeling", "pipeline")
+)  # what a checkpoint brings
 
 
 def silence_libraries() -> None:
@@ -65,33 +71,70 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def _hub_file(name: str, file: str, revision: str | None) -> Path | None:
+    """A file of a Hub repository in the cache; None where the repository has no such file.
+
+    Raises:
+        ValueError: no such repository or revision, or no connection.
+    """
+    try:
+        path = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load {name}: {first_line(error)}") from error
+    return None if path is None else Path(path)
+
+
+def _is_code_of_ours(name: str, commit: str) -> bool:
+    """Whether a Hub repository brings the very files that lie here."""
+    files = [(ROOT / file, _hub_file(name, file, commit)) for file in HUB_CODE]
+    return all(theirs is not None and theirs.read_bytes() == ours.read_bytes() for ours, theirs in files)
+
+
+def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tuple[type, dict]:
+    """The class that loads a Hub checkpoint, with its options: ours, or the repository's where that is allowed."""
+    config_path = _hub_file(name, CONFIG_NAME, revision)
+    if config_path is None:
+        raise ValueError(f"cannot load {name}: it has no {CONFIG_NAME}")
+    commit = config_path.parent.name  # the Hub's cache has a folder a commit
+    if _is_code_of_ours(name, commit):
+        return hub_class("modeling_hybridiqa.HybridIQAModel"), {"revision": commit}
+    if not trust_remote_code:
+        raise ValueError(
+            f"{name} brings code that is not this project's: read it at {HfApi().endpoint}/{name}/tree/{commit}, then "
+            f"allow just that with --trust_remote_code --model_revision {commit}"
+        )
+    return AutoModel, {"revision": commit, "code_revision": commit, "trust_remote_code": True}
+
+
 def load_model(
     name: str | Path,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> PreTrainedModel:
     """A checkpoint from a folder or the Hub, in evaluation mode; its image processor is `model.image_processor`.
 
     Args:
         dtype: default is the checkpoint's, which its `config.json` names.
-        trust_remote_code: the Hub's checkpoints bring code, which runs only with this; a folder on disk is trusted.
+        trust_remote_code: run the code that a Hub checkpoint brings, where that is not the same as here; a folder on
+            disk is trusted.
+        revision: of a Hub checkpoint: branch, tag or commit.
 
     Raises:
         ValueError: not a hybridIQA checkpoint, or code that is not trusted.
     """
-    is_folder = Path(name).is_dir()
-    if not is_folder and (str(name).count("/") != 1 or Path(name).exists()):
+    options = {"use_safetensors": True} | ({} if dtype is None else {"dtype": dtype})
+    if Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(f"a revision is of a Hub id, got {revision} for the folder {name}")
+        model_class, code = AutoModel, {"trust_remote_code": True}
+    elif str(name).count("/") != 1 or Path(name).exists():
         raise ValueError(f"the model must be a folder or a Hub id like user/name, got {name}")
-    if not is_folder and not trust_remote_code:
-        raise ValueError(
-            f"{name} comes from the Hub with code of its own: read it, then allow it with --trust_remote_code"
-        )
-    options = {} if dtype is None else {"dtype": dtype}
+    else:
+        model_class, code = _choose_code(str(name), revision, trust_remote_code)
     try:
-        model, loading_info = AutoModel.from_pretrained(
-            str(name), trust_remote_code=True, output_loading_info=True, **options
-        )
+        model, loading_info = model_class.from_pretrained(str(name), output_loading_info=True, **code, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load {name}: {first_line(error)}") from error
     if model.config.model_type != "hybridiqa":

@@ -18,7 +18,7 @@ def build_model(args: TrainingArguments) -> PreTrainedModel:
         ValueError: a start that cannot be loaded; the message names the alternatives.
     """
     if args.init_from:
-        model = load_model(args.init_from, dtype=torch.float32, trust_remote_code=args.trust_remote_code)
+        model = load_model(args.init_from, None, torch.float32, args.trust_remote_code, args.model_revision)
     else:
         model = _build_from_backbone(args)
     if args.score_range:

@@ -196,15 +196,16 @@ def _limits_section(facts: RunFacts) -> str:
     return "\n".join(f"- {limit}" for limit in limits)
 
 
+def _how_to_load(model_id: str) -> str:
+    return LOAD_TEMPLATE.format(
+        quoted_id=json.dumps(model_id, ensure_ascii=False), model_argument=shlex.quote(model_id)
+    )
+
+
 def _body(facts: RunFacts, model_name: str) -> str:
     low, high = facts.score_range
-    model_id = facts.hub_model_id or model_name
-    load = LOAD_TEMPLATE.format(
-        quoted_id=json.dumps(model_id, ensure_ascii=False),
-        model_argument=f"{model_id} --trust_remote_code" if facts.hub_model_id else shlex.quote(model_id),
-    )
     sections = {
-        "How to load it": load,
+        "How to load it": _how_to_load(facts.hub_model_id or model_name),
         "Data": _data_section(facts),
         "Training": _training_section(facts),
         "Results": _results_section(facts),
@@ -259,4 +260,36 @@ def write_model_card(output_dir: str | Path, facts: RunFacts) -> Path:
     )
     path = Path(output_dir, "README.md")
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(facts, model_name)}").save(path)
+    return path
+
+
+def write_converted_card(
+    output_dir: str | Path,
+    source: str,
+    source_hash: str,
+    score_range: Sequence[float],
+    name: str,
+    license: str | None = None,
+) -> Path:
+    """Write the README.md of a converted checkpoint and return its path.
+
+    Args:
+        source: file or Hub id of the published checkpoint; only the last component of a path outside the working folder
+            is shown.
+        source_hash: SHA-256 of that file.
+        name: folder or Hub id under which the converted checkpoint is loaded.
+    """
+    low, high = score_range
+    data = ModelCardData(
+        license=license, library_name="transformers", pipeline_tag="image-classification", tags=list(TAGS[:-1])
+    )
+    text = (
+        f"# {name.split('/')[-1]}\n\nA published hyperIQA checkpoint, `{_shown(source)}`, as hybridIQA's "
+        "`convert_checkpoint.py` has turned it into a folder that `AutoModel` loads: the same weights, in safetensors. "
+        f"It scores how good a picture looks, on a {low:g}-{high:g} scale and without a reference. How it was trained, "
+        "what it was measured with and what may be done with it is what its authors say.\n\n"
+        f"SHA-256 of the published file: `{source_hash}`\n\n## How to load it\n\n{_how_to_load(name)}\n"
+    )
+    path = Path(output_dir, "README.md")
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(path)
     return path

@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from hybridiqa.dataset_loading import is_on_hub
 from hybridiqa.files import write_text_atomically
 from hybridiqa.model_card import RunFacts, SplitFacts, write_model_card
 from hybridiqa.percentiles import score_quantiles
@@ -121,6 +122,8 @@ def _card_facts(
         num_steps=results["num_steps"],
         num_eval_patches=model.image_processor.num_patches,
         seed=args.seed,
+        hub_dataset_id=args.dataset if is_on_hub(args.dataset) else None,
+        hub_model_id=args.hub_model_id if args.push_to_hub else None,
         command=sys.argv,
         device=f"{accelerator.num_processes} x {accelerator.device.type}",
         precision=f"trained in {PRECISION_NAMES[accelerator.mixed_precision]}, measured in float32",

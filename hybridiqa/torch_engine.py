@@ -55,9 +55,15 @@ class TorchEngine:
 
 
 def load_torch_engine(
-    model: str, device: str | None, dtype: str, trust_remote_code: bool, compile: bool, exact: bool
+    model: str,
+    device: str | None,
+    dtype: str,
+    trust_remote_code: bool,
+    revision: str | None,
+    compile: bool,
+    exact: bool,
 ) -> TorchEngine:
     """As `hybridiqa.engines.load_engine`."""
     chosen = choose_device(device)
-    loaded = load_model(model, torch.device("cpu"), torch.float32, trust_remote_code)
+    loaded = load_model(model, torch.device("cpu"), torch.float32, trust_remote_code, revision)
     return TorchEngine(loaded, chosen, dtype, compile, exact)

@@ -29,6 +29,7 @@ MAX_PATCHES = 10_000  # that the image processor cuts from an image
 # What may differ when a run goes on: none of it changes what a step computes.
 CHANGEABLE = ("output_dir", "resume", "num_epochs", "early_stopping_patience", "save_total_limit")
 CHANGEABLE += ("report_to", "logging_steps", "num_workers", "device_memory_share", "trust_remote_code")
+CHANGEABLE += ("push_to_hub", "hub_model_id", "hub_private")
 
 
 def _option(default, help_text: str):
@@ -39,7 +40,9 @@ def _option(default, help_text: str):
 class TrainingArguments:
     """Every option of a run; saved as `training_arguments.json` beside the checkpoint."""
 
-    dataset: str = field(metadata={"help": "folder made by prepare_dataset.py, with a train and a validation split"})
+    dataset: str = field(
+        metadata={"help": "folder made by prepare_dataset.py, or a Hub id, with splits train and validation"}
+    )
     output_dir: str = field(metadata={"help": "a new or empty folder for the trained model (or a run to --resume)"})
 
     config: str | None = _option(None, "architecture: a config.json or its folder (default: ResNet-152)")
@@ -48,7 +51,8 @@ class TrainingArguments:
     )
     from_scratch: bool = _option(False, "start from random weights")
     init_from: str | None = _option(None, "start from a whole checkpoint: folder or Hub id")
-    trust_remote_code: bool = _option(False, "run the code that a Hub checkpoint brings")
+    trust_remote_code: bool = _option(False, "run code that --init_from's Hub checkpoint brings")
+    model_revision: str | None = _option(None, "of --init_from on the Hub: branch, tag or commit (default: the newest)")
     freeze_backbone: bool = _option(False, "train only the LDA modules and the hyper network")
     freeze_batch_norm: bool = _option(False, "normalise by the statistics that the start brings (small batches)")
     score_range: list[float] | None = field(
@@ -107,6 +111,9 @@ class TrainingArguments:
     num_repeats: int | None = _option(
         None, "train on this many random splits by group instead of the given one; median and spread of the metrics"
     )
+    push_to_hub: bool = _option(False, "upload the trained model to --hub_model_id, in one commit, when all is done")
+    hub_model_id: str | None = _option(None, "user/name of the repository, which is made if there is none")
+    hub_private: bool = _option(False, "make a new repository private")
 
     def __post_init__(self) -> None:
         self._check_start()
@@ -136,6 +143,7 @@ class TrainingArguments:
         if not 0 <= self.device_memory_share <= 1:
             raise ValueError(f"--device_memory_share must be 0 to 1, got {self.device_memory_share}")
         self.patch_options(patch_size=1)  # checks what it is given
+        self._check_push()
         self._check_output()
 
     def _check_start(self) -> None:
@@ -146,6 +154,12 @@ class TrainingArguments:
             raise ValueError("--compile and --gradient_checkpointing cannot be combined")
         if self.config and self.init_from:
             raise ValueError("--config has no effect with --init_from, whose checkpoint brings its own")
+
+    def _check_push(self) -> None:
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("--push_to_hub needs --hub_model_id user/name")
+        if self.push_to_hub and self.num_repeats is not None:
+            raise ValueError("--push_to_hub uploads one model, --num_repeats trains many")
 
     def _check_output(self) -> None:
         path = Path(self.output_dir, ARGUMENTS_FILE)

@@ -1,12 +1,14 @@
 """Tiny models and pictures that the tests share. Everything runs on the CPU, without a network."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library of the Hub is imported
 
 import numpy as np
 import pytest
 import torch
+from loopback_hub import LoopbackHub
 from PIL import Image
 from transformers import ConvNextConfig, PreTrainedModel, ResNetConfig
 
@@ -41,6 +43,14 @@ def make_picture(width: int = 150, height: int = 100, seed: int = 0) -> Image.Im
     coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
     grain = rng.normal(0, 6, (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    """An empty Hub on loopback; a request that it does not know fails the test."""
+    with LoopbackHub() as hub:
+        yield hub
+        assert hub.unknown == []
 
 
 @pytest.fixture

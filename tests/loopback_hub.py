@@ -12,7 +12,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -163,9 +166,7 @@ class LoopbackHub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-        self.storage = (
-            f"http://localhost:{self.server.server_port}"  # another host, as the real one's: no token goes there
-        )
+        self.storage = f"http://localhost:{self.server.server_port}"  # another host, as the real Hub's
 
     def __enter__(self) -> LoopbackHub:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -188,6 +189,16 @@ class LoopbackHub:
             "HF_HUB_ETAG_TIMEOUT": "2",
             "NO_PROXY": "127.0.0.1,localhost",
         }
+
+    def run(self, *command: str | Path, home: Path, **options: object) -> subprocess.CompletedProcess:
+        """Run Python in a process of its own, with `home` as its cache; `environment` takes more variables."""
+        more = options.pop("environment", {})
+        token = options.pop("token", TOKEN)
+        threads = {"OMP_NUM_THREADS": "1"}  # on their number the last bits of a score depend
+        environment = os.environ | threads | self.environment(home, token) | more
+        return subprocess.run(
+            [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, **options
+        )
 
     def fail(self, how: str, at: int = 1, matching: str = "", is_lasting: bool = False) -> None:
         """Let the `at`-th request from now on whose "METHOD /path" matches the pattern fail; see `Fault`."""

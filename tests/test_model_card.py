@@ -74,7 +74,7 @@ def test_ids_of_the_hub_and_a_licence_are_told_where_they_are_given(tmp_path):
     assert (card.data.datasets, card.data.license, card.data.model_name) == (["me/pictures"], "mit", "scorer")
     assert card.data.eval_results[0].dataset_type == "me/pictures"
     assert 'from_pretrained("me/scorer", trust_remote_code=True)' in card.text
-    assert "--model me/scorer --trust_remote_code" in card.text
+    assert "score.py PICTURES/ --model me/scorer --output" in card.text
 
 
 def test_the_body_tells_what_was_measured(tmp_path):

@@ -124,7 +124,7 @@ def test_one_split_and_another_column_name(saved, expected, tiny_checkpoint, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--dataset needs --output, a new folder, or --push_to_hub"),
+        ([], "--dataset needs --output, a new folder, or --streaming"),
         (["--output", "TAKEN"], "is there already; nothing is overwritten"),
         (["--output", "NEW", "--gallery", "a.html"], "--gallery is for files and folders"),
         (["--output", "NEW", "--split", "test"], "--split must be one of train, odd, got test"),
