@@ -4,12 +4,14 @@ import ast
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import SpaceCard
 from scipy.optimize import curve_fit
 
 from hybridiqa.percentiles import score_quantiles
@@ -196,6 +198,22 @@ print(json.dumps(metric.compute(**inputs)))
     result = json.loads(run.stdout.splitlines()[-1])
     assert result.pop("intervals") == bootstrap_intervals(**inputs, num_resamples=10)
     assert result == compute_metrics(**inputs)
+
+
+def test_the_card_of_the_space_describes_what_is_there(monkeypatch):
+    folder = ROOT / "metrics" / "iqa"
+    card = SpaceCard.load(folder / "README.md")
+    assert (card.data.sdk, card.data.license, card.data.tags) == ("gradio", "apache-2.0", ["evaluate", "metric"])
+    assert (folder / card.data.app_file).is_file()
+    requirements = (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert all("==" in line or line.startswith("#") for line in requirements)
+    *statements, call = ast.parse(re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]).body
+    shown = ast.literal_eval(re.search(r"^# (\{.*\})$", card.text, re.MULTILINE)[1])
+    monkeypatch.chdir(ROOT)
+    variables = {}
+    exec(compile(ast.Module(statements, []), "README.md", "exec"), variables)
+    result = eval(compile(ast.Expression(call.value), "README.md", "eval"), variables)
+    assert result == pytest.approx(shown, abs=5e-4)
 
 
 def test_the_file_that_evaluate_runs_only_defines():
