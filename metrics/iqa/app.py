@@ -1,6 +1,6 @@
 """The Space's page: a table of predictions and references, and the metrics of it.
 
-    python app.py
+python app.py
 """
 
 from pathlib import Path
