@@ -235,7 +235,7 @@ def run(args: TrainingArguments) -> dict:
     accelerator.end_training()
     if repository and accelerator.is_main_process:
         url = push_folder(Path(args.output_dir), repository, MODEL_FILES, WEIGHTS, "Trained by hybridIQA's train.py")
-        logger.info(f"pushed to {url}")
+        print(f"pushed to {url}")
     return results
 
 

@@ -53,9 +53,7 @@ class HubRepository:
         if self.repo_id.count("/") != 1:
             raise ValueError(f"a Hub repository must be named user/name, got {self.repo_id!r}")
         if get_token() is None:
-            raise ValueError(
-                f"pushing to {self.repo_id} needs a token of the Hub: run `hf auth login`, or set HF_TOKEN"
-            )
+            raise ValueError(f"to push to {self.repo_id}, log in to the Hub: `hf auth login`, or set HF_TOKEN")
         try:
             access = HfApi().whoami().get("auth", {}).get("accessToken", {})
             is_public = self._is_public()
