@@ -18,6 +18,7 @@ from hybridiqa.pushing import HubRepository, push_folder
 
 SHARD_BYTES = 500_000_000
 EMBED_BATCH_SIZE = 100
+FILES = ("data/*.parquet", "README.md")
 REPLACED = ("data/*.parquet",)  # of an earlier push: its rows would be read with the new ones
 
 
@@ -66,4 +67,4 @@ def push_splits(splits: DatasetDict, repository: HubRepository, card: DatasetCar
         }
         _describe(card.data, splits, num_bytes)
         card.save(folder / "README.md")
-        return push_folder(folder, repository, replaced=REPLACED, message="Upload a dataset by hybridIQA")
+        return push_folder(folder, repository, FILES, REPLACED, "Upload a dataset by hybridIQA")

@@ -101,17 +101,22 @@ def _what_is_there(api: HfApi, repository: HubRepository, before: str | None) ->
         return f"what {repository.url} holds now could not be found out: {reason_of(error)}"
 
 
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a path in a repository fits a pattern; `*` stays within a folder."""
+    return any(name.count("/") == pattern.count("/") and fnmatch(name, pattern) for pattern in patterns)
+
+
 def push_folder(
     folder: Path,
     repository: HubRepository,
-    files: tuple[str, ...] = ("*",),
+    files: tuple[str, ...],
     replaced: tuple[str, ...] = (),
     message: str = "Upload by hybridIQA",
 ) -> str:
     """Push files of a folder in one commit, so that nobody ever sees half of it.
 
     Args:
-        files: patterns of paths relative to the folder; `*` goes across `/`. Hidden files are left out.
+        files: patterns of paths relative to the folder; `*` stays within a folder.
         replaced: patterns of what is removed from the repository where the folder has no such file.
 
     Returns:
@@ -122,7 +127,7 @@ def push_folder(
     """
     api = HfApi()
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    pushed = [name for name in paths if not name.startswith(".") and any(fnmatch(name, pattern) for pattern in files)]
+    pushed = [name for name in paths if _matches(name, files)]
     where = {"repo_id": repository.repo_id, "repo_type": repository.kind}
     try:
         before = _head(api, repository)
@@ -134,7 +139,7 @@ def push_folder(
             api.create_repo(**where, private=repository.is_private or None, **sdk)
         parent = before or _head(api, repository)
         there = api.list_repo_files(**where, revision=parent)
-        stale = [name for name in there if name not in pushed and any(fnmatch(name, pattern) for pattern in replaced)]
+        stale = [name for name in there if name not in pushed and _matches(name, replaced)]
         operations = [CommitOperationAdd(name, str(paths[name])) for name in pushed]
         operations += [CommitOperationDelete(name) for name in stale]
         api.create_commit(**where, operations=operations, commit_message=message, parent_commit=parent)

@@ -161,6 +161,7 @@ class LoopbackHub:
         self.requests: list[str] = []
         self.unknown: list[str] = []
         self.faults: list[Fault] = []
+        self.on_request: Callable[[str], object] = lambda request: None
         self.page_size = 3  # small, so that listings have several pages
         self.lock = threading.RLock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -190,15 +191,24 @@ class LoopbackHub:
             "NO_PROXY": "127.0.0.1,localhost",
         }
 
-    def run(self, *command: str | Path, home: Path, **options: object) -> subprocess.CompletedProcess:
-        """Run Python in a process of its own, with `home` as its cache; `environment` takes more variables."""
-        more = options.pop("environment", {})
-        token = options.pop("token", TOKEN)
+    def start(self, *command: object, home: Path, **options: object) -> subprocess.Popen:
+        """Start Python in a process of its own.
+
+        Args:
+            home: its cache.
+            options: of `subprocess.Popen`, and `token` and (more variables) `environment`.
+        """
+        token, more = options.pop("token", TOKEN), options.pop("environment", {})
         threads = {"OMP_NUM_THREADS": "1"}  # on their number the last bits of a score depend
         environment = os.environ | threads | self.environment(home, token) | more
-        return subprocess.run(
-            [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, **options
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes | options)
+
+    def run(self, *command: object, home: Path, **options: object) -> subprocess.CompletedProcess:
+        """As `start`, to its end."""
+        process = self.start(*command, home=home, **options)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def fail(self, how: str, at: int = 1, matching: str = "", is_lasting: bool = False) -> None:
         """Let the `at`-th request from now on whose "METHOD /path" matches the pattern fail; see `Fault`."""
@@ -248,6 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
         request, hub = f"{self.command} {unquote(url.path)}", self.hub
         with hub.lock:
             hub.requests.append(request)
+            hub.on_request(request)
             fault = next((fault for fault in hub.faults if fault.applies(request)), None)
         self.body = self._read_body(is_cut=fault is not None and fault.how == "cut before")
         if self.body is None:

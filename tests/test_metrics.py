@@ -166,11 +166,20 @@ def test_the_evaluate_metric_gives_the_same_numbers():
     predictions, references = scored_pictures()
     groups = [index // 5 for index in range(60)]
     metric = IQAMetric()
-    assert metric.compute(predictions=predictions, references=references) == compute_metrics(predictions, references)
+    inputs = {"predictions": predictions, "references": references}
+    assert metric.compute(**inputs, num_resamples=0) == compute_metrics(**inputs)
     options = {"num_resamples": 20, "seed": 3, "confidence": 0.8}
-    result = metric.compute(predictions=predictions, references=references, groups=groups, **options)
-    assert result.pop("intervals") == bootstrap_intervals(predictions, references, groups, **options)
-    assert result == compute_metrics(predictions, references, groups)
+    result = metric.compute(**inputs, groups=groups, **options)
+    assert result.pop("intervals") == bootstrap_intervals(**inputs, groups=groups, **options)
+    assert result == compute_metrics(**inputs, groups=groups)
+
+
+def test_the_evaluate_metric_gives_95_percent_intervals_of_1000_resamples_unasked():
+    predictions, references = scored_pictures(20)
+    result = IQAMetric().compute(predictions=predictions, references=references)
+    options = {"num_resamples": 1000, "seed": 0, "confidence": 0.95}
+    assert result.pop("intervals") == bootstrap_intervals(predictions, references, **options)
+    assert result == compute_metrics(predictions, references)
 
 
 @pytest.mark.parametrize(
@@ -207,12 +216,15 @@ def test_the_card_of_the_space_describes_what_is_there(monkeypatch):
     assert (folder / card.data.app_file).is_file()
     requirements = (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert all("==" in line or line.startswith("#") for line in requirements)
-    *statements, call = ast.parse(re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]).body
-    shown = ast.literal_eval(re.search(r"^# (\{.*\})$", card.text, re.MULTILINE)[1])
+    code = re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]
+    *statements, call = ast.parse(code).body
+    shown = ast.literal_eval(re.search(r"^ \{.*\}$", code.replace("\n#", "\n"), re.DOTALL | re.MULTILINE)[0].strip())
     monkeypatch.chdir(ROOT)
     variables = {}
     exec(compile(ast.Module(statements, []), "README.md", "exec"), variables)
     result = eval(compile(ast.Expression(call.value), "README.md", "eval"), variables)
+    intervals = shown.pop("intervals")
+    assert result.pop("intervals") == {name: pytest.approx(interval, abs=5e-4) for name, interval in intervals.items()}
     assert result == pytest.approx(shown, abs=5e-4)
 
 
