@@ -29,16 +29,16 @@ MAX_LOG_WIDTH = 10.0  # a curve 20,000 standard deviations wide is a line, one a
 Parameters = tuple[float, float, float, float]  # upper, lower, middle, width
 
 DESCRIPTION = """Agreement of predicted with true image quality scores: SRCC, PLCC, PLCC after a logistic fit, KRCC,
-RMSE, pairwise accuracy and, given groups, SRCC within them; on demand with bootstrap intervals."""
+RMSE, pairwise accuracy and, given groups, SRCC within them; with 95 % bootstrap intervals."""
 
 INPUTS_DESCRIPTION = """
 Args:
     predictions, references: one finite number an image.
     groups (optional): one label an image; adds `srcc_within_group`, and whole groups are resampled.
-    num_resamples (optional): bootstrap resamples; 0, the default, gives no intervals, 1000 is usual.
+    num_resamples (optional): bootstrap resamples for the intervals, 1000; 0 leaves the intervals out.
     seed, confidence (optional): of the intervals; 0 and 0.95.
 Returns:
-    A dict of the metrics, NaN where one is not defined, and `intervals` ({name: [low, high]}) if asked for.
+    A dict of the metrics, NaN where one is not defined, and `intervals` ({name: [low, high]}) unless left out.
 """
 
 CITATION = """@inproceedings{su2020hyperiqa,
@@ -351,9 +351,10 @@ def bootstrap_intervals(
 
 
 class IQAMetric(evaluate.Metric):
-    """`compute_metrics` and `bootstrap_intervals` for `evaluate`; offline.
+    """`compute_metrics` and, under the key `intervals`, `bootstrap_intervals` for `evaluate`; offline.
 
-    `compute(predictions=..., references=...)` takes `groups`, `num_resamples`, `seed` and `confidence` as well.
+    `compute(predictions=..., references=...)` takes `groups`, `num_resamples`, `seed` and `confidence` as well, as
+    `bootstrap_intervals` does. `num_resamples=0` leaves the intervals, their time and their key out.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -369,7 +370,7 @@ class IQAMetric(evaluate.Metric):
         predictions: Sequence[float],
         references: Sequence[float],
         groups: Sequence[Hashable] | None = None,
-        num_resamples: int = 0,
+        num_resamples: int = 1000,
         seed: int = 0,
         confidence: float = 0.95,
     ) -> dict[str, float | dict[str, list[float]]]:
