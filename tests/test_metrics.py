@@ -1,6 +1,7 @@
 """The metrics against numbers worked by hand, where they are not defined, their intervals, and `evaluate`'s door."""
 
 import ast
+import importlib.util
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import SpaceCard
+from packaging.requirements import Requirement
 from scipy.optimize import curve_fit
 
 from hybridiqa.percentiles import score_quantiles
@@ -214,8 +216,7 @@ def test_the_card_of_the_space_describes_what_is_there(monkeypatch):
     card = SpaceCard.load(folder / "README.md")
     assert (card.data.sdk, card.data.license, card.data.tags) == ("gradio", "apache-2.0", ["evaluate", "metric"])
     assert (folder / card.data.app_file).is_file()
-    requirements = (folder / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert all("==" in line or line.startswith("#") for line in requirements)
+    assert f"gradio=={card.data.sdk_version} " in (folder / card.data.app_file).read_text(encoding="utf-8")
     code = re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]
     *statements, call = ast.parse(code).body
     shown = ast.literal_eval(re.search(r"^ \{.*\}$", code.replace("\n#", "\n"), re.DOTALL | re.MULTILINE)[0].strip())
@@ -226,6 +227,83 @@ def test_the_card_of_the_space_describes_what_is_there(monkeypatch):
     intervals = shown.pop("intervals")
     assert result.pop("intervals") == {name: pytest.approx(interval, abs=5e-4) for name, interval in intervals.items()}
     assert result == pytest.approx(shown, abs=5e-4)
+
+
+def test_the_space_pins_versions_that_the_project_accepts():
+    wanted, pinned = (
+        {requirement.name: requirement.specifier for requirement in map(Requirement, path.read_text().splitlines())}
+        for path in (ROOT / "requirements.txt", ROOT / "metrics" / "iqa" / "requirements.txt")
+    )
+    assert set(pinned) == {"evaluate", "datasets", "scipy", "numpy"}
+    for name, specifier in pinned.items():
+        (pin,) = specifier
+        assert pin.operator == "=="
+        assert name not in wanted or wanted[name].contains(pin.version)
+
+
+@pytest.fixture
+def space_page(monkeypatch):
+    """The module metrics/iqa/app.py, which finds `iqa` beside itself where it runs."""
+    monkeypatch.setitem(sys.modules, "iqa", iqa)
+    spec = importlib.util.spec_from_file_location("space_page", ROOT / "metrics" / "iqa" / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_each_metric_with_its_interval(space_page):
+    predictions, references = zip(*space_page.EXAMPLE, strict=True)
+    result = IQAMetric().compute(predictions=predictions, references=references)
+    intervals = result.pop("intervals")
+    rows = space_page.metric_rows(space_page.EXAMPLE)
+    assert rows[0] == ["srcc", "0.9701", "0.7800", "1.000"]
+    assert [name for name, *_ in rows] == list(result)
+    for name, *numbers in rows:
+        assert [float(number) for number in numbers] == pytest.approx([result[name], *intervals[name]], rel=1e-3)
+    assert space_page.metric_rows([[4, 1], [4, 2]])[0] == ["srcc"] + 3 * ["not defined"]
+
+
+def test_the_page_reads_a_csv_file_and_a_table_of_text_alike(space_page, tmp_path):
+    path = tmp_path / "scores.csv"
+    lines = ["name,references,predictions", *(f"{p}.png,{r},{p}" for p, r in space_page.EXAMPLE), ",,"]
+    path.write_text("\n".join(lines), encoding="utf-8-sig")
+    expected = space_page.paired_scores(space_page.EXAMPLE)
+    assert space_page.paired_scores(space_page.csv_rows(path)) == expected
+    table = [[f"{p} ", str(r)] for p, r in space_page.EXAMPLE] + [["", ""], [None, None]]
+    assert space_page.paired_scores(table) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1, 2], ["good", 3]], "row 2: got 'good'; finite numbers are accepted"),
+        ([[1, 2], [3, "NaN"]], "row 2: got 'NaN'; finite numbers are accepted"),
+        ([[1, 2], [math.inf, 3]], "row 2: got 'inf'; finite numbers are accepted"),
+        ([[1, 2], [10**400, 3]], "row 2: got '1000.*'; finite numbers are accepted"),
+        ([[1, 2], [3, 4], [5, None]], "row 3: got 1 score.*one in each of .*predictions.*references.* is accepted"),
+        ([[1, 2], ["", ""]], "got 1 row.*2 to 10000 are accepted"),
+        ([[]], "got 0 row.*2 to 10000 are accepted"),
+        ([[1, 2]] * 10_001, "got 10001 row.*2 to 10000 are accepted"),
+    ],
+)
+def test_the_page_refuses_a_table_in_one_sentence(rows, message, space_page):
+    with pytest.raises(ValueError, match=message):
+        space_page.metric_rows(rows)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n3,4\n", b"predictions\n1\n2\n", bytes(range(256))])
+def test_the_page_refuses_a_file_without_the_columns(content, space_page, tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"got a file whose first line is .*predictions.*references.* are wanted"):
+        space_page.csv_rows(path)
+
+
+def test_the_page_shows_what_was_wrong_as_text_not_as_html(space_page):
+    gradio = pytest.importorskip("gradio")
+    (button,) = space_page.build_page().fns.values()
+    with pytest.raises(gradio.Error, match="got '&lt;b&gt;'; finite numbers"):
+        button.fn([["<b>", 1], [2, 3]], None)
 
 
 def test_the_file_that_evaluate_runs_only_defines():
