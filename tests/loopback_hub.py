@@ -585,6 +585,7 @@ def _routes() -> list[tuple[tuple[str, ...], re.Pattern, Callable]]:
     revision, handler = r"(?P<revision>[^/]+)", _Handler
     routes = [
         ("GET", r"/api/whoami-v2", handler.whoami),
+        ("GET", r"/api/agent-harnesses", lambda handler, query: {"standardEnvVars": [], "harnesses": {}}),
         ("POST", r"/api/repos/create", handler.create),
         ("DELETE", r"/api/repos/delete", handler.delete),
         ("POST", r"/api/validate-yaml", handler.validate_yaml),

@@ -1,0 +1,85 @@
+"""What the README says to type is typed: its Python, and its commands for the Hub, from its own text."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_picture
+from test_convert_checkpoint import original_state_dict
+from test_hub_models import CHECKPOINT
+from transformers import ResNetConfig, ResNetModel
+
+from hybridiqa.loading import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOT_COPIED = shutil.ignore_patterns(".git", ".*cache", "__pycache__", "recipes", "tests", "*.progress")
+SHORTER = {"train.py": ["--num_epochs", "1", "--num_train_patches", "2", "--num_eval_patches", "2"]}
+
+
+def blocks(language: str, section: str = "") -> list[str]:
+    """The README's code blocks of a language, of all sections or of the one with this title."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0] if section else README
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of the project, with what the README's commands speak of."""
+    folder = tmp_path_factory.mktemp("readme") / "checkout"
+    shutil.copytree(ROOT, folder, ignore=NOT_COPIED)
+    for index, name in enumerate(["pictures/Artifact/1", "pictures/Perfect/5", "PICTURES"]):
+        (folder / name).mkdir(parents=True)
+        for number in range(6):
+            make_picture(230, 226, seed=10 * index + number).save(folder / name / f"{number}.png")
+    torch.save(original_state_dict([3, 4, 6, 3]), folder / "CHECKPOINT.pth")
+    return folder
+
+
+def run_in(hub, checkout: Path, command: list[str]) -> str:
+    """Run a command as in a shell whose environment is activated; what it printed."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | hub.environment(checkout.parent / "home") | {"PATH": path, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_hub_section_works_from_top_to_bottom(hub, checkout, tmp_path):
+    torch.manual_seed(0)  # a small backbone under the name of the recipe's
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1])
+    ResNetModel(config).save_pretrained(tmp_path)
+    hub.add("microsoft/resnet-152", {path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    commands = [shlex.split(line) for block in blocks("bash", "On the Hub") for line in block.splitlines()]
+    assert commands[0][1] == "prepare_dataset.py" and len(commands) == 5
+    for command in commands:
+        run_in(hub, checkout, command + next((more for door, more in SHORTER.items() if door in command), []))
+    assert set(hub.files("you/my-scorer")) == CHECKPOINT | {"README.md", "metrics.json"}
+    assert set(hub.files("you/converted")) == CHECKPOINT | {"README.md"}
+    assert "data/train-00000-of-00001.parquet" in hub.files("you/my-pictures", "dataset")
+    assert len((checkout / "scores.csv").read_text().splitlines()) == 1 + 6
+    for code in blocks("python", "On the Hub"):
+        assert run_in(hub, checkout, ["python", "-c", code]).strip()
+    metric = 'import evaluate, json; print(json.dumps(evaluate.load("you/iqa").compute(predictions=[1, 2, 4], '
+    values = run_in(hub, checkout, ["python", "-c", metric + "references=[1, 3, 2], num_resamples=0)))"])
+    assert json.loads(values)["krcc"] == pytest.approx(1 / 3)
+    assert set(hub.files("you/iqa", "space")) >= {"README.md", "app.py", "iqa.py", "requirements.txt"}
+
+
+def test_the_python_examples_print_what_they_promise(hub, checkout):
+    examples = blocks("python", "Score in Python")
+    assert len(examples) == 2
+    lines = run_in(hub, checkout, ["python", "-c", examples[0]]).splitlines()
+    assert [len(re.findall(r"\d\.\d+", line)) for line in lines] == [1, 2]
+    score = float(re.search(r"\d\.\d+", lines[0])[0])
+    assert f" {score:.2f} |" in README  # under its picture
+    (result,) = eval(run_in(hub, checkout, ["python", "-c", examples[1]]))
+    assert result["score"] == pytest.approx(score, abs=1e-4)
+    assert set(result) == {"score", "score_std", "percentile"} and 0 < result["percentile"] < 100
+    assert hub.requests == []  # nothing of the checkout's own is asked of the Hub
