@@ -90,6 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     silence_libraries()
     repository = HubRepository(args.push_to_hub, "model", args.private) if args.push_to_hub else None
     try:
+        if args.private and not repository:
+            raise ValueError("--private goes with --push_to_hub")
         if repository:
             repository.check()
         model = convert(args)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoBackbone, PreTrainedModel
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, ModelOutput, cached_file
 
 from .configuration_hybridiqa import HybridIQAConfig
 from .image_processing_hybridiqa import HybridIQAImageProcessor
@@ -167,6 +167,19 @@ def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, t
     return x.flatten()  # (patches,)
 
 
+def check_safetensors(name: Any, **hub_options: Any) -> None:
+    """See to it that a folder's or a repository's weights are in safetensors.
+
+    transformers 4 would hand a pickle, and the user's token, to a service on the Hub that converts it.
+
+    Raises:
+        OSError: they are not.
+    """
+    options = {"_raise_exceptions_for_missing_entries": False, **hub_options}
+    if not any(cached_file(name, file, **options) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        raise OSError(f"{name} has no {SAFE_WEIGHTS_NAME}: weights are read from safetensors only")
+
+
 def fold_batch_norm(backbone: nn.Module) -> None:
     """Put every batch norm, as evaluation mode applies it, into the convolution before it, in float32 at least.
 
@@ -232,8 +245,9 @@ class HybridIQAModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """As `PreTrainedModel.from_pretrained`, with the image processor; safetensors only, unless told otherwise."""
-        kwargs.setdefault("use_safetensors", True)
         hub_options = {name: kwargs[name] for name in HUB_OPTIONS if kwargs.get(name) is not None}
+        if kwargs.setdefault("use_safetensors", True) and not kwargs.get("variant"):
+            check_safetensors(pretrained_model_name_or_path, **hub_options)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if cached_file(

@@ -223,7 +223,7 @@ def run(args: TrainingArguments) -> dict:
     """The whole run; returns what `metrics.json`, or with --num_repeats `repeats.json`, holds."""
     accelerator = build_accelerator(args)
     repository = HubRepository(args.hub_model_id, "model", args.hub_private) if args.push_to_hub else None
-    if repository:
+    if repository and accelerator.is_main_process:
         repository.check()
     if accelerator.device.type == "cpu":
         keep_freed_memory()

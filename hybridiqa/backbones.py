@@ -16,7 +16,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from hybridiqa.loading import first_line
+from hybridiqa.loading import first_line, hub_class
 
 DEFAULT_BACKBONE = "microsoft/resnet-152"  # ImageNet
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -78,8 +78,9 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
     if not Path(name).is_dir() and name.count("/") != 1:
         raise ValueError(f"--pretrained_backbone must be a folder, a file or a Hub id like user/name, got {name}")
     try:
-        config = backbone_config or AutoConfig.from_pretrained(name)
+        config = backbone_config or AutoConfig.from_pretrained(name, trust_remote_code=False)
         config.out_indices = [1, 2, 3, 4]
+        hub_class("modeling_hybridiqa.check_safetensors")(name)
         # AutoBackbone.from_pretrained asks the network even for a folder.
         backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         backbone, loading_info = backbone_class.from_pretrained(

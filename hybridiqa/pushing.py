@@ -25,7 +25,7 @@ class HubRepository:
 
     Args:
         repo_id: user/name.
-        kind: "model", "dataset" or "space".
+        kind: "model" or "dataset".
         is_private: a new repository becomes private.
     """
 
@@ -48,10 +48,9 @@ class HubRepository:
         """
         try:
             validate_repo_id(self.repo_id)
+            _, _ = self.repo_id.split("/")
         except ValueError as error:
             raise ValueError(f"a Hub repository must be named user/name, got {self.repo_id!r}") from error
-        if self.repo_id.count("/") != 1:
-            raise ValueError(f"a Hub repository must be named user/name, got {self.repo_id!r}")
         if get_token() is None:
             raise ValueError(f"to push to {self.repo_id}, log in to the Hub: `hf auth login`, or set HF_TOKEN")
         try:
@@ -135,8 +134,7 @@ def push_folder(
         raise PushError(f"the push to {repository.repo_id} did not begin: {reason_of(error)}") from error
     try:
         if before is None:
-            sdk = {"space_sdk": "gradio"} if repository.kind == "space" else {}
-            api.create_repo(**where, private=repository.is_private or None, **sdk)
+            api.create_repo(**where, private=repository.is_private or None)
         parent = before or _head(api, repository)
         there = api.list_repo_files(**where, revision=parent)
         stale = [name for name in there if name not in pushed and _matches(name, replaced)]

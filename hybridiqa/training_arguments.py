@@ -158,6 +158,8 @@ class TrainingArguments:
     def _check_push(self) -> None:
         if self.push_to_hub and self.hub_model_id is None:
             raise ValueError("--push_to_hub needs --hub_model_id user/name")
+        if (self.hub_model_id or self.hub_private) and not self.push_to_hub:
+            raise ValueError("--hub_model_id and --hub_private go with --push_to_hub")
         if self.push_to_hub and self.num_repeats is not None:
             raise ValueError("--push_to_hub uploads one model, --num_repeats trains many")
 

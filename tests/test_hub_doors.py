@@ -84,6 +84,9 @@ def test_pictures_dataset_training_scores_all_by_way_of_the_hub(hub, door, pictu
     from_hub = door("score.py", pictures, "--model", "you/scorer", "--output", "hub.csv", **elsewhere)
     assert "12 scored, 0 failed" in from_folder and "12 scored, 0 failed" in from_hub
     assert (tmp_path / "work/hub.csv").read_text() == (tmp_path / "work/folder.csv").read_text()
+    arguments = [pictures, "--model", "you/scorer", "--output", "offline.csv"]
+    door("score.py", *arguments, environment={"HF_HUB_OFFLINE": "1"}, **elsewhere)
+    assert (tmp_path / "work/offline.csv").read_text() == (tmp_path / "work/hub.csv").read_text()
     again = ["--dataset", "you/pictures", "--init_from", "you/scorer", *QUICK]
     door("train.py", *again, "--output_dir", "again", **elsewhere)
     assert json.loads((tmp_path / "work/again/training_arguments.json").read_text())["init_from"] == "you/scorer"

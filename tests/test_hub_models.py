@@ -127,4 +127,7 @@ def test_a_model_that_is_only_there_as_a_pickle_is_refused(hub, tmp_path, pictur
     hub.add("you/pickle", files)
     done = hub.run("-c", LOAD, "you/pickle", picture, "{}", home=tmp_path / "loader")
     assert done.returncode == 1
-    assert "does not appear to have a file named model.safetensors" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].endswith(
+        "you/pickle has no model.safetensors: weights are read from safetensors only"
+    )
+    assert "GET /api/models/you/pickle/commits/main" not in hub.requests  # no service is asked to convert it

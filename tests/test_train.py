@@ -432,3 +432,20 @@ def test_data_that_cannot_be_learned_from_is_refused(prepared, tiny_config, tmp_
         assert small_run(tmp_path / name, tiny_config, tmp_path / "out") == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_that_is_only_there_as_a_pickle_is_refused(tmp_path):
+    backbone = AutoBackbone.from_config(BACKBONES["resnet"])
+    backbone.config.save_pretrained(tmp_path)
+    torch.save(backbone.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"has no model\.safetensors"):
+        load_backbone(str(tmp_path))
+
+
+def test_where_a_model_goes_is_named_with_the_push(tmp_path):
+    places = {"dataset": "d", "output_dir": str(tmp_path)}
+    for options in ({"push_to_hub": True}, {"hub_model_id": "you/x"}, {"hub_private": True}):
+        with pytest.raises(ValueError, match="--hub_model_id"):
+            TrainingArguments(**places, **options)
+    with pytest.raises(ValueError, match="--num_repeats"):
+        TrainingArguments(**places, push_to_hub=True, hub_model_id="you/x", num_repeats=2)
