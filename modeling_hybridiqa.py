@@ -27,6 +27,7 @@ from .pipeline_hybridiqa import ImageQualityAssessmentPipeline  # noqa: F401 (wh
 
 # On a CPU the kernels, and with them the last bits of a score, depend on the batch; 5 patches at a time is fastest.
 CPU_CHUNK_SIZE = 5
+WEIGHT_ALIGNMENT = 64  # bytes, of the memory that torch allocates on a CPU
 STAGE_STRIDES = (4, 8, 16, 32)
 PROCESSOR_FILE = "preprocessor_config.json"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -180,6 +181,17 @@ def check_safetensors(name: Any, **hub_options: Any) -> None:
         raise OSError(f"{name} has no {SAFE_WEIGHTS_NAME}: weights are read from safetensors only")
 
 
+def align_weights(model: nn.Module) -> None:
+    """Move weights on the CPU to where torch would have put them.
+
+    Loading leaves them where they stood in the file, at any address, and some kernels then round otherwise: scores
+    would differ in their last bits from those before saving.
+    """
+    for weight in itertools.chain(model.parameters(), model.buffers()):
+        if weight.device.type == "cpu" and weight.data_ptr() % WEIGHT_ALIGNMENT:
+            weight.data = weight.data.clone()
+
+
 def fold_batch_norm(backbone: nn.Module) -> None:
     """Put every batch norm, as evaluation mode applies it, into the convolution before it, in float32 at least.
 
@@ -250,6 +262,7 @@ class HybridIQAModel(PreTrainedModel):
             check_safetensors(pretrained_model_name_or_path, **hub_options)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        align_weights(model)
         if cached_file(
             pretrained_model_name_or_path, PROCESSOR_FILE, _raise_exceptions_for_missing_entries=False, **hub_options
         ):

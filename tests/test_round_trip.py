@@ -33,6 +33,11 @@ def test_the_same_score_in_a_new_process_from_another_folder(tmp_path, backbone)
     assert float.fromhex(done.stdout.strip()) == model.score(tmp_path / "a.png").item()
 
 
+def test_loaded_weights_lie_where_torch_would_have_put_them(tiny_checkpoint):
+    model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True)
+    assert not [name for name, weight in model.state_dict().items() if weight.data_ptr() % 64]
+
+
 def test_a_saved_folder_holds_all_that_loading_needs(tmp_path):
     make_tiny_model().save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
