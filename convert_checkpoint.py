@@ -77,7 +77,8 @@ def convert(args: argparse.Namespace) -> PreTrainedModel:
     checkpoint = find_checkpoint(args.checkpoint, args.filename)
     model = build_model(read_state_dict(checkpoint), args.score_range)
     model.image_processor = processor
-    source_hash = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    with open(checkpoint, "rb") as file:
+        source_hash = hashlib.file_digest(file, "sha256").hexdigest()
     with new_folder(args.output_dir) as unfinished:
         model.save_pretrained(unfinished)
         name = args.push_to_hub or args.output_dir.absolute().name

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ CPU_CHUNK_SIZE = 5
 WEIGHT_ALIGNMENT = 64  # bytes, of the memory that torch allocates on a CPU
 STAGE_STRIDES = (4, 8, 16, 32)
 PROCESSOR_FILE = "preprocessor_config.json"
+NOTICES_FILE = "THIRD_PARTY_NOTICES.md"  # of what the weights started from
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 # The residual blocks of the backbones that transformers builds: ResNet and ConvNeXt, then Swin and its kin.
 BLOCK_NAME = re.compile(r"encoder\.(stages\.\d+\.layers|layers\.\d+\.blocks)\.\d+")
@@ -168,6 +170,11 @@ def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, t
     return x.flatten()  # (patches,)
 
 
+def find_file(name: Any, file: str, **hub_options: Any) -> str | None:
+    """The path of a file in a folder or of a repository on the Hub; None where there is no such file."""
+    return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
+
+
 def check_safetensors(name: Any, **hub_options: Any) -> None:
     """See to it that a folder's or a repository's weights are in safetensors.
 
@@ -176,8 +183,7 @@ def check_safetensors(name: Any, **hub_options: Any) -> None:
     Raises:
         OSError: they are not.
     """
-    options = {"_raise_exceptions_for_missing_entries": False, **hub_options}
-    if not any(cached_file(name, file, **options) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+    if not any(find_file(name, file, **hub_options) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
         raise OSError(f"{name} has no {SAFE_WEIGHTS_NAME}: weights are read from safetensors only")
 
 
@@ -249,6 +255,7 @@ class HybridIQAModel(PreTrainedModel):
         self.distortion_features = LocalDistortionFeatures(config, self.backbone.channels)
         self.hyper_network = HyperNetwork(config, self.backbone.channels[-1])
         self.image_processor = HybridIQAImageProcessor(patch_size=config.patch_size, num_patches=config.num_patches)
+        self.notices: str | None = None
         self.gradient_checkpointing = False
         self.is_backbone_frozen = False
         self.is_prepared_for_scoring = False
@@ -256,23 +263,27 @@ class HybridIQAModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As `PreTrainedModel.from_pretrained`, with the image processor; safetensors only, unless told otherwise."""
+        """As `PreTrainedModel.from_pretrained`, of safetensors unless told otherwise.
+
+        The checkpoint's image processor comes along, and so do the notices that its licence wants to stay with it.
+        """
         hub_options = {name: kwargs[name] for name in HUB_OPTIONS if kwargs.get(name) is not None}
         if kwargs.setdefault("use_safetensors", True) and not kwargs.get("variant"):
             check_safetensors(pretrained_model_name_or_path, **hub_options)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align_weights(model)
-        if cached_file(
-            pretrained_model_name_or_path, PROCESSOR_FILE, _raise_exceptions_for_missing_entries=False, **hub_options
-        ):
+        if notices := find_file(pretrained_model_name_or_path, NOTICES_FILE, **hub_options):
+            model.notices = Path(notices).read_text(encoding="utf-8")
+        if find_file(pretrained_model_name_or_path, PROCESSOR_FILE, **hub_options):
             model.image_processor = HybridIQAImageProcessor.from_pretrained(
                 pretrained_model_name_or_path, **hub_options
             )
         return loaded
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
-        """As `PreTrainedModel.save_pretrained`, and `image_processor` with it: what is loaded scores the same.
+        """As `PreTrainedModel.save_pretrained`, with `image_processor`, so that what is loaded scores the same, and
+        the notices that came with the weights.
 
         Raises:
             RuntimeError: after `prepare_for_scoring`, whose weights no checkpoint can hold.
@@ -282,6 +293,8 @@ class HybridIQAModel(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
             self.image_processor.save_pretrained(save_directory)
+            if self.notices is not None:
+                Path(save_directory, NOTICES_FILE).write_text(self.notices, encoding="utf-8")
 
     def _init_weights(self, module: nn.Module) -> None:
         # The backbone initialises itself. Ours know their own start; the base class would draw normal(0, 0.02).

@@ -209,7 +209,7 @@ def _score_stream(
     if args.output:
         folder = stream.write(args.output, scorer_name(engine, choice), processes.index, processes.count)
     else:
-        stream.push(args.push_to_hub, args.private)
+        stream.push(repository_of(args))
     shares = processes.gather((stream.num_rows, stream.errors))
     if not processes.is_main:
         return 0
@@ -350,7 +350,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"score.py: error: {error}", file=sys.stderr)
         return 2
     except PushError as error:
-        print(f"score.py: {error}; the same command goes on from here", file=sys.stderr)
+        again = "goes on from here" if args.output else "begins anew"
+        print(f"score.py: {error}; the same command {again}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("score.py: stopped; with --output, the same command goes on from here", file=sys.stderr)

@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from hybridiqa.files import write_text_atomically
 from hybridiqa.loading import first_line
-from hybridiqa.pushing import PushError, reason_of
+from hybridiqa.pushing import HubRepository, pushing_to
 from hybridiqa.score_progress import progress_dir_of
 from hybridiqa.score_store import ScoreRow
 from hybridiqa.scoring import ScoredSource
@@ -211,7 +211,7 @@ class ScoredStream:
             Dataset.from_dict(batch, features=self._features(split)).to_parquet(unfinished)
             os.replace(unfinished, path)
 
-    def push(self, repository: str, is_private: bool) -> None:
+    def push(self, repository: HubRepository) -> None:
         """Score while uploading: nothing is kept on the disk.
 
         Raises:
@@ -221,10 +221,8 @@ class ScoredStream:
             split: self._scored(split, stream).cast_column(self.image_column, Image())
             for split, stream in self.splits.items()
         }
-        try:
-            IterableDatasetDict(scored).push_to_hub(repository, private=is_private or None)
-        except Exception as error:  # each version of the Hub's client has classes of its own
-            raise PushError(f"the push to {repository} failed: {reason_of(error)}") from error
+        with pushing_to(repository):
+            IterableDatasetDict(scored).push_to_hub(repository.repo_id, private=repository.is_private or None)
 
 
 def finish_stream(folder: Path, output: Path, splits: Iterable[str]) -> None:

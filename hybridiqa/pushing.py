@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,7 +13,8 @@ from huggingface_hub.utils import RepositoryNotFoundError, get_token, validate_r
 
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 # What `AutoModel`, `AutoImageProcessor` and `pipeline` load, and what was measured; a run's folder holds more.
-MODEL_FILES = ("config.json", "preprocessor_config.json", "*_hybridiqa.py", *WEIGHTS, "README.md", "metrics.json")
+MODEL_FILES = ("config.json", "preprocessor_config.json", "*_hybridiqa.py", *WEIGHTS)
+MODEL_FILES += ("README.md", "THIRD_PARTY_NOTICES.md", "metrics.json")
 MADE_WITH_A_REPOSITORY = {".gitattributes", "README.md"}  # by the Hub itself
 
 
@@ -77,19 +80,19 @@ def reason_of(error: Exception) -> str:
     return f"{words} (HTTP {status})" if status else words
 
 
-def _head(api: HfApi, repository: HubRepository) -> str | None:
+def _head(repository: HubRepository) -> str | None:
     """The newest commit; None where there is no such repository."""
     try:
-        return api.repo_info(repository.repo_id, repo_type=repository.kind).sha
+        return HfApi().repo_info(repository.repo_id, repo_type=repository.kind).sha
     except RepositoryNotFoundError:
         return None
 
 
-def _what_is_there(api: HfApi, repository: HubRepository, before: str | None) -> str:
+def _what_is_there(repository: HubRepository, before: str | None) -> str:
     """What a push that failed has left on the Hub; a repository that was made for it is removed again."""
-    where = {"repo_id": repository.repo_id, "repo_type": repository.kind}
+    api, where = HfApi(), {"repo_id": repository.repo_id, "repo_type": repository.kind}
     try:
-        head = _head(api, repository)
+        head = _head(repository)
         if head == before:
             return "nothing there was changed"
         if before is None and set(api.list_repo_files(**where)) <= MADE_WITH_A_REPOSITORY:
@@ -100,9 +103,22 @@ def _what_is_there(api: HfApi, repository: HubRepository, before: str | None) ->
         return f"what {repository.url} holds now could not be found out: {reason_of(error)}"
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a path in a repository fits a pattern; `*` stays within a folder."""
-    return any(name.count("/") == pattern.count("/") and fnmatch(name, pattern) for pattern in patterns)
+@contextmanager
+def pushing_to(repository: HubRepository) -> Iterator[str | None]:
+    """A block that pushes: from an error in it to what the user needs to know. It is given the newest commit, if any.
+
+    Raises:
+        PushError: something in the block went wrong.
+    """
+    try:
+        before = _head(repository)
+    except Exception as error:  # each version of the Hub's client has classes of its own
+        raise PushError(f"the push to {repository.repo_id} did not begin: {reason_of(error)}") from error
+    try:
+        yield before
+    except Exception as error:
+        left = _what_is_there(repository, before)
+        raise PushError(f"the push to {repository.repo_id} failed: {reason_of(error)}; {left}") from error
 
 
 def push_folder(
@@ -115,7 +131,7 @@ def push_folder(
     """Push files of a folder in one commit, so that nobody ever sees half of it.
 
     Args:
-        files: patterns of paths relative to the folder; `*` stays within a folder.
+        files: patterns of paths relative to the folder.
         replaced: patterns of what is removed from the repository where the folder has no such file.
 
     Returns:
@@ -124,24 +140,17 @@ def push_folder(
     Raises:
         PushError: it did not arrive.
     """
-    api = HfApi()
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    pushed = [name for name in paths if _matches(name, files)]
+    found = sorted({path for pattern in files for path in folder.glob(pattern) if path.is_file()})
+    pushed = {path.relative_to(folder).as_posix(): path for path in found}
     where = {"repo_id": repository.repo_id, "repo_type": repository.kind}
-    try:
-        before = _head(api, repository)
-    except Exception as error:  # each version of the Hub's client has classes of its own
-        raise PushError(f"the push to {repository.repo_id} did not begin: {reason_of(error)}") from error
-    try:
-        if before is None:
+    with pushing_to(repository) as parent:
+        api = HfApi()
+        if parent is None:
             api.create_repo(**where, private=repository.is_private or None)
-        parent = before or _head(api, repository)
+            parent = _head(repository)
         there = api.list_repo_files(**where, revision=parent)
-        stale = [name for name in there if name not in pushed and _matches(name, replaced)]
-        operations = [CommitOperationAdd(name, str(paths[name])) for name in pushed]
+        stale = [name for name in there if name not in pushed and any(fnmatch(name, pattern) for pattern in replaced)]
+        operations = [CommitOperationAdd(name, path) for name, path in pushed.items()]
         operations += [CommitOperationDelete(name) for name in stale]
         api.create_commit(**where, operations=operations, commit_message=message, parent_commit=parent)
-    except Exception as error:
-        left = _what_is_there(api, repository, before)
-        raise PushError(f"the push to {repository.repo_id} failed: {reason_of(error)}; {left}") from error
     return repository.url

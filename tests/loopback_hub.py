@@ -36,7 +36,8 @@ FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc0-1.0", "openrail", "other", "unknown")
 SDKS = ("gradio", "static", "docker")
 DATE = "2026-01-01T00:00:00.000Z"
-SLOW_SECONDS = 3.0  # longer than the client's timeout, see `LoopbackHub.environment`
+SLOW_SECONDS = 2.5
+IMPATIENT = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}  # variables of a process, in seconds
 
 
 class Refused(Exception):
@@ -94,7 +95,7 @@ class Fault:
     """What happens to the `at`-th request (from 1) that matches, and with `is_lasting` to all later ones.
 
     `how`: "500"; "429" with Retry-After; "cut before", the connection breaks before the request is heeded; "cut after",
-    it breaks in the middle of the answer; "slow", the answer comes later than the client waits.
+    it breaks in the middle of the answer; "slow", the answer stops in the middle for longer than `IMPATIENT` waits.
     """
 
     how: str
@@ -186,8 +187,8 @@ class LoopbackHub:
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "2",
-            "HF_HUB_ETAG_TIMEOUT": "2",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "60",
+            "HF_HUB_ETAG_TIMEOUT": "60",
             "NO_PROXY": "127.0.0.1,localhost",
         }
 
@@ -267,8 +268,6 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(429, b'{"error": "Too many requests"}', {"Retry-After": "1"})
         if fault is not None and fault.how == "500":
             return self._send(500, b'{"error": "Internal error"}', {})
-        if fault is not None and fault.how == "slow":
-            time.sleep(SLOW_SECONDS)
         try:
             with hub.lock:
                 status, data, headers = self._answer(url.path, parse_qs(url.query))
@@ -279,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # a mistake in here must not look like one of the client's
             hub.unknown.append(f"{request}: {error!r}")
             status, data, headers = 501, b"", {}
-        self._send(status, data, headers, is_cut=fault is not None and fault.how == "cut after")
+        self._send(status, data, headers, fault and fault.how)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
@@ -302,17 +301,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return chunk
 
-    def _send(self, status: int, data: bytes, headers: dict[str, str], is_cut: bool = False) -> None:
+    def _send(self, status: int, data: bytes, headers: dict[str, str], fault: str | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data[: len(data) // 2] if is_cut else data)
-        if is_cut:
-            self.wfile.flush()
+        if self.command == "HEAD":
+            return
+        half = len(data) // 2 if fault in ("cut after", "slow") else len(data)
+        self.wfile.write(data[:half])
+        self.wfile.flush()
+        if fault == "cut after":
             self.close_connection = True
             self.connection.close()
+        elif fault == "slow":
+            time.sleep(SLOW_SECONDS)
+            self.wfile.write(data[half:])
 
     def _answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, bytes, dict[str, str]]:
         for method, pattern, answer in ROUTES:

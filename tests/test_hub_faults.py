@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_picture, make_tiny_model
-from loopback_hub import LoopbackHub
+from loopback_hub import IMPATIENT, LoopbackHub
 from test_hub_doors import QUICK, door, pictures, prepare  # noqa: F401 (fixtures)
 from test_hub_models import CHECKPOINT
 
@@ -37,15 +37,16 @@ for cache_dir in sys.stdin:
     except (OSError, ValueError) as error:
         print(json.dumps(["error", str(error)]), flush=True)
 """
-KINDS = ("500", "429", "cut before", "cut after")
+KINDS = ("500", "429", "cut before", "cut after", "slow")
 FILES = {"README.md": b"# a card", "config.json": b"{}", "model.safetensors": b"weights" * 1000}
 
 
 class Client:
     """A process of its own that does something with every line it is given, and answers with a line of JSON."""
 
-    def __init__(self, hub: LoopbackHub, home: Path, code: str, *arguments: object):
-        self.process = hub.start("-c", code, *arguments, home=home, stdin=subprocess.PIPE, stderr=None)
+    def __init__(self, hub: LoopbackHub, home: Path, code: str, *arguments: object, **environment: str):
+        options = {"stdin": subprocess.PIPE, "stderr": None, "environment": environment}
+        self.process = hub.start("-c", code, *arguments, home=home, **options)
 
     def __call__(self, line: str):
         print(line, file=self.process.stdin, flush=True)
@@ -127,8 +128,9 @@ def test_a_push_arrives_whole_or_leaves_the_hub_as_it_was(outcomes, kind):
 
 def test_uploads_are_tried_again_and_commits_are_not(outcomes):
     said = {(kind, request): words for kind, rows in outcomes.items() for request, _, words in rows}
-    assert all(words is None for (kind, request), words in said.items() if "PUT /lfs/" in request and kind == "500")
-    assert all(words for (_, request), words in said.items() if "/commit/main" in request)
+    assert all(words is None for (_, request), words in said.items() if "PUT /lfs/" in request)
+    assert all(words for (kind, request), words in said.items() if "/commit/main" in request and kind != "slow")
+    assert not any(words for (kind, _), words in said.items() if kind == "slow")  # a push has patience
 
 
 def test_a_hub_that_stays_away_is_said_to_hold_nobody_knows_what(hub, tmp_path):
@@ -158,10 +160,10 @@ def test_a_load_that_fails_leaves_nothing_broken_in_the_cache(hub, tmp_path):
     make_picture().save(tmp_path / "a.png")
     hub.add("you/scorer", {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()})
     errors = []
-    with Client(hub, tmp_path / "home", LOAD, tmp_path / "a.png") as load:
+    with Client(hub, tmp_path / "home", LOAD, tmp_path / "a.png", **IMPATIENT) as load:
         assert (undisturbed := load(str(tmp_path / "undisturbed")))[0] == "score"
         for kind in ("cut after", "slow"):
-            for request in ("GET /you/scorer/resolve/.*/config.json", "GET /cdn/", "HEAD .*safetensors"):
+            for request in ("GET /you/scorer/resolve/.*/config.json", "GET /cdn/", "GET .*preprocessor_config.json"):
                 cache_dir = str(tmp_path / kind / request.replace("/", "-"))
                 hub.faults.clear()
                 hub.fail(kind, matching=request)

@@ -7,6 +7,7 @@ from conftest import make_picture, make_tiny_model
 
 CODE = {f"{room}_hybridiqa.py" for room in ("configuration", "image_processing", "modeling", "pipeline")}
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}
+NOTICES = "THIRD_PARTY_NOTICES.md"
 PUSH = """
 import sys
 from transformers import AutoModel
@@ -103,8 +104,10 @@ def test_a_revision_stays_what_it_was(hub, tmp_path, picture):
 
 def test_what_came_from_the_hub_and_is_pushed_again_stands_alone(hub, tmp_path, picture):
     score = push(hub, tmp_path, picture, "you/first")
+    hub.add("you/first", hub.files("you/first") | {NOTICES: b"Whoever passes these weights on must pass this on."})
     assert push(hub, tmp_path, picture, "you/second", source="you/first") == score
-    assert set(hub.files("you/second")) == CHECKPOINT | {"README.md"}
+    assert set(hub.files("you/second")) == CHECKPOINT | {"README.md", NOTICES}
+    assert hub.files("you/second")[NOTICES] == hub.files("you/first")[NOTICES]
     assert not [name for name, data in hub.files("you/second").items() if b"you/first" in data]
     del hub.repositories["model", "you/first"]
     assert set(load(hub, tmp_path, picture, "you/second")["scores"].values()) == {score}
