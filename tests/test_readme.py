@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_picture
+from loopback_hub import card_errors
 from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT
 from transformers import ResNetConfig, ResNetModel
@@ -49,6 +50,11 @@ def run_in(hub, checkout: Path, command: list[str]) -> str:
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
     return done.stdout
+
+
+def test_its_metadata_is_what_the_hub_takes():
+    assert card_errors(README, "model") == []
+    assert card_errors((ROOT / "metrics/iqa/README.md").read_text(encoding="utf-8"), "space") == []
 
 
 def test_the_hub_section_works_from_top_to_bottom(hub, checkout, tmp_path):
