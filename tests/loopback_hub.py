@@ -190,6 +190,7 @@ class LoopbackHub:
             "HF_HUB_DOWNLOAD_TIMEOUT": "60",
             "HF_HUB_ETAG_TIMEOUT": "60",
             "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
         }
 
     def start(self, *command: object, home: Path, **options: object) -> subprocess.Popen:

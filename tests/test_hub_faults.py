@@ -26,6 +26,18 @@ for name in sys.stdin:
     except PushError as error:
         print(json.dumps(str(error)), flush=True)
 """
+PUSH_MODEL = """
+import json
+import sys
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+for name in sys.stdin:
+    try:
+        model.push_to_hub(name.strip())
+        print(json.dumps(None), flush=True)
+    except Exception as error:
+        print(json.dumps(str(error)), flush=True)
+"""
 LOAD = """
 import json
 import sys
@@ -142,6 +154,22 @@ def test_a_hub_that_stays_away_is_said_to_hold_nobody_knows_what(hub, tmp_path):
         said = push("you/scorer")
     assert f"what {hub.endpoint}/you/scorer holds now could not be found out: Internal error (HTTP 500)" in said
     assert hub.state() == before
+
+
+def test_the_push_of_transformers_leaves_no_half_of_a_model_either(hub, tmp_path, tiny_checkpoint):
+    hub.add("you/existing", {"kept.txt": b"kept"})
+    before = hub.state()
+    with Client(hub, tmp_path / "home", PUSH_MODEL, tiny_checkpoint) as push:
+        for how in ("500", "cut before"):
+            for repository in ("you/existing", "you/new"):
+                hub.faults.clear()
+                hub.fail(how, matching="/commit/")
+                assert push(repository)
+        assert hub.state()["model", "you/existing"] == before["model", "you/existing"]
+        assert hub.files("you/new") == {}  # transformers leaves the repository that it has made
+        hub.faults.clear()
+        assert push("you/new") is None
+    assert set(hub.files("you/new")) == CHECKPOINT | {"README.md"}
 
 
 def test_a_push_does_not_run_over_that_of_somebody_else(hub, tmp_path):
