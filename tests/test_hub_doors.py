@@ -10,7 +10,7 @@ import torch
 from conftest import make_picture, make_tiny_model
 from datasets import Image as ImageFeature
 from datasets import load_from_disk
-from loopback_hub import READ_TOKEN
+from hub_protocol import READ_TOKEN
 from PIL import Image, ImageFilter
 from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_picture
-from loopback_hub import card_errors
+from hub_repositories import card_errors
 from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT
 from transformers import ResNetConfig, ResNetModel
