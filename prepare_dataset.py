@@ -36,7 +36,7 @@ from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage, re
 from hybridiqa.dataset_loading import load_prepared
 from hybridiqa.dataset_pushing import push_splits
 from hybridiqa.files import as_text, check_new_folder, extract_zip, new_folder, walk_files
-from hybridiqa.loading import first_line
+from hybridiqa.loading import HUB_ID, first_line
 from hybridiqa.near_duplicates import merge_near_duplicates
 from hybridiqa.pushing import HubRepository, PushError
 from hybridiqa.rgb import to_rgb
@@ -128,7 +128,7 @@ def _opened_source(source: str, scratch_dir: Path) -> Iterator[Path]:
     is_zip = Path(source).is_file()
     if is_zip and Path(source).suffix.lower() != ".zip":
         raise ValueError(f"{source!r} is a file; a folder, a .zip or a Hub dataset's name is accepted")
-    if not is_zip and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if not is_zip and not HUB_ID.fullmatch(source):
         raise ValueError(f"there is no folder or zip {source!r}, nor is this a Hub dataset's name (user/name)")
     with tempfile.TemporaryDirectory(dir=scratch_dir) as workspace:
         if is_zip:

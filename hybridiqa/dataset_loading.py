@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
-from hybridiqa.loading import first_line
+from hybridiqa.loading import HUB_ID, first_line
 from hybridiqa.resident_images import ResidentImages
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,6 @@ HASHED_COLUMNS = ("path", "score", "group")
 HASH_LENGTH = 16
 MEMORY_SHARE = 0.5  # of the device's free memory that pictures may take; the rest is for the model and its gradients
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NEEDED_COLUMNS = ("image", "score")
 EXIF_ORIENTATION = 0x0112
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # a viewer turns the picture by a quarter, so height and width change places

@@ -14,7 +14,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 from huggingface_hub.utils import EntryNotFoundError, RepositoryNotFoundError
 
-from hybridiqa.pushing import HubRepository, push_folder
+from hybridiqa.pushing import HubRepository, PushError, push_folder, reason_of
 
 SHARD_BYTES = 500_000_000
 EMBED_BATCH_SIZE = 100
@@ -46,11 +46,17 @@ def _describe(data: DatasetCardData, splits: DatasetDict, num_bytes: dict[str, i
 
 
 def present_card(repository: HubRepository) -> DatasetCard:
-    """The card that a dataset has on the Hub, or an empty one."""
+    """The card that a dataset has on the Hub, or an empty one.
+
+    Raises:
+        PushError: the Hub cannot be asked.
+    """
     try:
         return DatasetCard.load(repository.repo_id)
     except (EntryNotFoundError, RepositoryNotFoundError):
         return DatasetCard("---\nlicense: unknown\n---\n")
+    except Exception as error:  # each version of the Hub's client has classes of its own
+        raise PushError(f"the push to {repository.repo_id} did not begin: {reason_of(error)}") from error
 
 
 def push_splits(splits: DatasetDict, repository: HubRepository, card: DatasetCard) -> str:

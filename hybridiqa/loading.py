@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 ROOT = Path(__file__).resolve().parent.parent  # itself a Hub repository, with the embedded checkpoint
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # user/name
 HUB_CODE = tuple(
     f"{room}_hybridiqa.py" for room in ("configuration", "image_processing", "modeling", "pipeline")
 )  # what a checkpoint brings

@@ -14,6 +14,7 @@ from pathlib import Path, PureWindowsPath
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hybridiqa.files import as_text
+from hybridiqa.loading import HUB_ID
 from hybridiqa.versions import library_versions
 from metrics.iqa.iqa import is_defined
 
@@ -28,7 +29,6 @@ METRIC_NAMES = {
     "pairwise_accuracy": ("pairwise accuracy", "pairwise_accuracy"),
     "srcc_within_group": ("SRCC within group", "spearmanr"),
 }
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # An absolute path, or one that leaves the working folder: both tell how somebody's disk is arranged.
 OUTSIDE_PATH = re.compile(r"/|~|\.\.|\\\\|[A-Za-z]:[\\/]")
 
