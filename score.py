@@ -186,7 +186,8 @@ def _score_splits(
         rows = [by_name[name] for name in images.names()]
         scored = with_scores(splits, by_name, args.score_column)
         if args.push_to_hub:  # first: where it fails, the scores are still in the progress that the same command takes
-            push_splits(scored, repository_of(args), present_card(repository_of(args)))
+            url = push_splits(scored, repository_of(args), present_card(repository_of(args)))
+            print(f"pushed to {url}", file=sys.stderr)
         with new_folder(args.output) as unfinished:
             scored.save_to_disk(unfinished)
         remove_progress(args.output)
@@ -210,6 +211,7 @@ def _score_stream(
         folder = stream.write(args.output, scorer_name(engine, choice), processes.index, processes.count)
     else:
         stream.push(repository_of(args))
+        print(f"pushed to {repository_of(args).url}", file=sys.stderr)
     shares = processes.gather((stream.num_rows, stream.errors))
     if not processes.is_main:
         return 0

@@ -116,7 +116,8 @@ def test_a_scored_copy_of_a_hub_dataset_goes_to_the_hub(hub, door, pictures, tmp
     prepare(door, pictures, "--push_to_hub", "you/pictures")
     options = ["--streaming"] if streaming else ["--output", "scored"]
     options += ["--score_column", "model_score", "--model", tiny_checkpoint, "--num_workers", 0]
-    door("score.py", "--dataset", "you/pictures", "--push_to_hub", "you/scored", *options)
+    said = door("score.py", "--dataset", "you/pictures", "--push_to_hub", "you/scored", *options)
+    assert f"pushed to {hub.endpoint}/datasets/you/scored" in said
     done = hub.run("-c", LOAD_DATASET, "you/scored", tmp_path / "loaded", home=tmp_path / "another home")
     assert done.returncode == 0, done.stderr
     loaded = load_from_disk(tmp_path / "loaded")
