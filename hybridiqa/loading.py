@@ -73,32 +73,21 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
-def _hub_file(name: str, file: str, revision: str | None) -> Path | None:
-    """A file of a Hub repository in the cache; None where the repository has no such file.
-
-    Raises:
-        ValueError: no such repository or revision, or no connection.
-    """
-    try:
-        path = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load {name}: {first_line(error)}") from error
-    return None if path is None else Path(path)
-
-
 def _is_code_of_ours(name: str, commit: str) -> bool:
-    """Whether a Hub repository brings the very files that lie here."""
-    files = [(ROOT / file, _hub_file(name, file, commit)) for file in HUB_CODE]
-    return all(theirs is not None and theirs.read_bytes() == ours.read_bytes() for ours, theirs in files)
+    """Whether a Hub repository brings the very files that lie here. Raises OSError where it cannot be read."""
+    find_file = hub_class("modeling_hybridiqa.find_file")
+    files = [(ROOT / file, find_file(name, file, revision=commit)) for file in HUB_CODE]
+    return all(theirs is not None and Path(theirs).read_bytes() == ours.read_bytes() for ours, theirs in files)
 
 
 def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tuple[type, dict]:
     """The class that loads a Hub checkpoint, with its options: ours, or the repository's where that is allowed."""
-    config_path = _hub_file(name, CONFIG_NAME, revision)
-    if config_path is None:
-        raise ValueError(f"cannot load {name}: it has no {CONFIG_NAME}")
-    commit = config_path.parent.name  # the Hub's cache has a folder a commit
-    if _is_code_of_ours(name, commit):
+    try:
+        commit = Path(cached_file(name, CONFIG_NAME, revision=revision)).parent.name  # the cache has a folder a commit
+        is_ours = _is_code_of_ours(name, commit)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load {name}: {first_line(error)}") from error
+    if is_ours:
         return hub_class("modeling_hybridiqa.HybridIQAModel"), {"revision": commit}
     if not trust_remote_code:
         raise ValueError(

@@ -185,7 +185,7 @@ def save_without_hyper_network(checkpoint: str, folder: Path) -> None:
         (["LIBRARY", "--device", "abacus"], "--device abacus cannot be used here"),
         (["LIBRARY", "--device", "cpu:7"], "--device cpu:7 cannot be used here"),
         (["LIBRARY", "--model", "nothing"], "must be a folder or a Hub id"),
-        (["LIBRARY", "--model", "user/name"], "--trust_remote_code"),
+        (["LIBRARY", "--model", "user/name"], "cannot load user/name: "),
         (["LIBRARY", "--model", "EMPTY"], "cannot load"),
         (["LIBRARY", "--model", "CUT"], "cannot load"),
         (["LIBRARY", "--model", "PART"], "weights, the first of them hyper_network.bias_layers.0.bias"),

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value, load_dataset,
 import score
 from hybridiqa import dataset_scoring
 from hybridiqa.score_progress import progress_dir_of
+from hybridiqa.score_store import ScoreRow
 
 
 def as_png(seed: int) -> dict:
@@ -102,6 +103,27 @@ def test_a_run_that_was_stopped_goes_on(saved, expected, tiny_checkpoint, tmp_pa
     assert {name: split["score"][:] for name, split in scored.items()} == expected
     assert len(calls) < 2 * 7  # not everything anew
     assert not progress_dir_of(output).exists()
+
+
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_processes_share_a_streams_rows_and_score_none_twice(tmp_path, num_files):
+    (tmp_path / "rows").mkdir()
+    for number in range(num_files):
+        make_split(10 * number, 6).to_parquet(tmp_path / "rows" / f"train-{number}.parquet")
+    scored = []
+
+    def score_rows(sources):
+        scored.append(len(sources))
+        return [ScoreRow(path=name, score=1.0, score_std=0.0) for name, _ in sources]
+
+    for index in range(2):
+        splits = dict(load_dataset(str(tmp_path / "rows"), streaming=True))
+        stream = dataset_scoring.ScoredStream(splits, "picture", "score", score_rows)
+        folder = stream.write(tmp_path / "scored", "a scorer", index, 2)
+    written = load_dataset("parquet", data_dir=str(folder / "data"), cache_dir=str(tmp_path / "cache"))["train"]
+    names = [str(10 * number + row) for number in range(num_files) for row in range(6)]
+    assert sorted(written["name"][:]) == sorted(names)
+    assert sum(scored) == len(names)
 
 
 def test_a_stopped_stream_does_not_go_on_with_another_scorer(saved, tiny_checkpoint, tmp_path, capsys):

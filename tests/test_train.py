@@ -197,7 +197,7 @@ def test_a_backbone_folder_is_the_start_and_brings_its_architecture(tmp_path):
         (["--from_scratch", "--init_from", "x"], "one start at most"),
         (["--init_from", "x", "--config", "y"], "--config has no effect"),
         (["--init_from", "no/such/folder"], "the model must be a folder or a Hub id"),
-        (["--init_from", "user/name"], "--trust_remote_code"),
+        (["--init_from", "user/name"], "cannot load user/name: "),
         (["--pretrained_backbone", "nothing"], "must be a folder, a file or a Hub id"),
         (["--config", "nothing"], "--config must be a config.json or its folder, got nothing"),
         (["--score_range", "5"], "--score_range must be MIN MAX"),

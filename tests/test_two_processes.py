@@ -24,7 +24,7 @@ def test_two_processes_train_as_one(layout, dtype, tolerance):
     assert len(set(one.losses)) == NUM_STEPS  # it did train
     losses, weights = compare(one, two)
     assert losses < tolerance and weights < tolerance
-    assert one.validation == pytest.approx(two.validation, abs=tolerance)
+    assert one.validation == pytest.approx(two.validation, abs=tolerance, nan_ok=True)
 
 
 def run_door(folder: Path, output_dir: Path, *launcher: str) -> str:
