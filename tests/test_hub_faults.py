@@ -237,3 +237,13 @@ def test_scores_that_did_not_arrive_are_kept(hub, door, pictures, tiny_checkpoin
     assert "the same command goes on from here" in said and hub.state() == {}
     assert "0 scored, 0 failed, 12 skipped as known" in door(*command)
     assert len(hub.files("you/scored", "dataset")) == 3
+
+
+def test_a_stream_that_did_not_arrive_leaves_no_repository(hub, door, pictures, tiny_checkpoint):  # noqa: F811
+    prepare(door, pictures)
+    hub.fail("500", matching="/commit/", is_lasting=True)
+    command = ["score.py", "--dataset", "prepared", "--streaming", "--model", tiny_checkpoint]
+    command += ["--score_column", "model_score", "--push_to_hub", "you/scored"]
+    said = door(*command, status=1)
+    assert "the repository that was made for it is removed again; the same command begins anew" in said
+    assert hub.state() == {}
