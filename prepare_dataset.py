@@ -19,11 +19,9 @@ import logging
 import os
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -32,11 +30,12 @@ from PIL import Image
 
 from hybridiqa.artifacts import synthesize
 from hybridiqa.dataset_card import prepared_card
-from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage, read_hybrid_folder, read_scored_folder
+from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage
 from hybridiqa.dataset_loading import load_prepared
 from hybridiqa.dataset_pushing import push_splits
-from hybridiqa.files import as_text, check_new_folder, extract_zip, new_folder, walk_files
-from hybridiqa.loading import HUB_ID, first_line
+from hybridiqa.dataset_sources import FORMATS, describe_formats, opened_source, read_source
+from hybridiqa.files import as_text, check_new_folder, new_folder
+from hybridiqa.iqa_databases import DATABASES
 from hybridiqa.near_duplicates import merge_near_duplicates
 from hybridiqa.pushing import HubRepository, PushError
 from hybridiqa.rgb import to_rgb
@@ -97,68 +96,6 @@ def _build(splits: dict[str, list[ScoredImage]], cache_dir: str, num_workers: in
     return DatasetDict(datasets)
 
 
-def _fetch_from_hub(dataset_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(dataset_id, repo_type="dataset"))
-    except Exception as error:  # no network, no such name, no access: each client version has its own classes for them
-        raise ValueError(
-            f"there is no folder or zip {dataset_id!r}, and the Hub's dataset was not fetched: {first_line(error)}"
-        ) from error
-
-
-def _unpack_beside(folder: Path, workspace: Path) -> None:
-    """Fill the workspace with links to the folder's files, each zip unpacked into a folder of its name."""
-    for path in walk_files(folder):
-        target = workspace / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".zip":
-            extract_zip(path, target.with_suffix(""))
-        else:
-            target.symlink_to(path.resolve())
-
-
-@contextmanager
-def _opened_source(source: str, scratch_dir: Path) -> Iterator[Path]:
-    """The folder that a source stands for; what has to be unpacked is unpacked in `scratch_dir`, and removed."""
-    if Path(source).is_dir():
-        yield Path(source)
-        return
-    is_zip = Path(source).is_file()
-    if is_zip and Path(source).suffix.lower() != ".zip":
-        raise ValueError(f"{source!r} is a file; a folder, a .zip or a Hub dataset's name is accepted")
-    if not is_zip and not HUB_ID.fullmatch(source):
-        raise ValueError(f"there is no folder or zip {source!r}, nor is this a Hub dataset's name (user/name)")
-    with tempfile.TemporaryDirectory(dir=scratch_dir) as workspace:
-        if is_zip:
-            extract_zip(Path(source), Path(workspace))
-        else:
-            _unpack_beside(_fetch_from_hub(source), Path(workspace))
-        yield Path(workspace)
-
-
-def _read(source_dir: Path, args: argparse.Namespace) -> FolderContents:
-    if args.scores_csv is None:
-        contents = read_hybrid_folder(source_dir, args.group_pattern, args.num_workers)
-    else:
-        contents = read_scored_folder(
-            source_dir,
-            args.scores_csv,
-            file_column=args.file_column,
-            score_column=args.score_column,
-            group_column=args.group_column,
-            group_pattern=args.group_pattern,
-            num_workers=args.num_workers,
-        )
-    if not contents.records:
-        raise ValueError(
-            f"no picture in {args.source!r} has a score ({len(contents.unscored)} pictures without one, "
-            f"{len(contents.unreadable)} unreadable, {len(contents.not_images)} other files)"
-        )
-    return contents
-
-
 def _named_for_test(records: list[ScoredImage], test_groups: str | None) -> set[str]:
     """Relative paths of the pictures whose group `--test_groups` names; none without it."""
     if test_groups is None:
@@ -183,6 +120,18 @@ def _split(records: list[ScoredImage], named: set[str], args: argparse.Namespace
     return {name: split for name, split in zip(SPLIT_NAMES, splits, strict=True) if split}
 
 
+def _official_splits(
+    records: list[ScoredImage], official: dict[str, str], args: argparse.Namespace
+) -> dict[str, list[ScoredImage]]:
+    """Records as the database's authors split them; the validation split is taken from their train split if need be."""
+    splits = {name: [r for r in records if official.get(r.relative_path) == name] for name in SPLIT_NAMES}
+    if not splits["validation"] and args.validation_fraction:
+        train, shares = splits["train"], [1 - args.validation_fraction, args.validation_fraction]
+        indices = split_by_group([r.score for r in train], [r.group for r in train], shares, args.seed)
+        splits["train"], splits["validation"] = ([train[index] for index in split] for split in indices)
+    return {name: split for name, split in splits.items() if split}
+
+
 def _report(
     splits: dict[str, list[ScoredImage]],
     contents: FolderContents,
@@ -199,6 +148,7 @@ def _report(
         }
     return {
         "source": args.source,
+        "scores": contents.scores,  # null where they are as they were given
         "arguments": {name: value for name, value in vars(args).items() if value is not None},
         "splits": summaries,
         "unscored": contents.unscored,
@@ -233,14 +183,19 @@ def prepare(args: argparse.Namespace) -> int:
     """Write the dataset of a source and print what is in it; the exit status."""
     with new_folder(args.output_dir) as unfinished:
         scratch_dir = unfinished.parent  # vanishes with the unfinished folder
-        with _opened_source(args.source, scratch_dir) as source_dir:
-            contents = _read(source_dir, args)
+        with opened_source(args.source, scratch_dir) as source_dir:
+            contents = read_source(source_dir, args)
             records, near_duplicates = contents.records, None
             named = _named_for_test(records, args.test_groups)  # by the names that the user knows, before any merge
             if args.deduplicate:
                 records, near_duplicates = merge_near_duplicates(records, num_workers=args.num_workers)
-            splits = _split(records, named, args)
+            if contents.splits and not named and not args.random_split:
+                splits = _official_splits(records, contents.splits, args)
+            else:
+                splits = _split(records, named, args)
             datasets = _build(splits, str(scratch_dir / "cache"), args.num_workers)
+        for split in datasets.values():
+            split.info.description = json.dumps(contents.scores) if contents.scores else ""
         datasets.save_to_disk(unfinished)
         report = _report(splits, contents, near_duplicates, args)
         (unfinished / "report.json").write_text(json.dumps(report, indent=2, default=str), encoding="utf-8")
@@ -293,7 +248,12 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _OneLineParser(
+        PROGRAM,
+        description=__doc__,
+        epilog=f"databases:\n{describe_formats()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("source", nargs="?", help="a scored folder, a .zip of one, or a dataset on the Hub (Xerxemi/hybridIQA-V1)")
     add("--output_dir", type=Path, required=True, help="must be new or empty")
@@ -310,7 +270,18 @@ def _parser() -> argparse.ArgumentParser:
         "slightly cropped), all of which are kept, on one side of the split; --test_groups matches the names before "
         "that, and what is near to a test picture becomes test with its group",
     )
-    add("--scores_csv", type=Path, help="a table of scores, for pictures that are not in numbered folders")
+    add(
+        "--format",
+        choices=FORMATS,
+        default="hybrid",
+        metavar="NAME",
+        help="how the source is laid out: hybrid (default: numbered folders, or --scores_csv), imagefolder (with a "
+        "metadata.csv, .jsonl or .parquet), one of the databases below, or auto, which knows those by their files",
+    )
+    add("--rescale", action="store_true", help="with a database: map its scores linearly to 1-9")
+    add("--random_split", action="store_true", help="with a database: split at random, whatever its authors say")
+    add("--max_missing", type=int, default=10, help="listed pictures that may not be there (default 10)")
+    add("--scores_csv", type=Path, help="a table of scores (.csv, .jsonl, .parquet, .xlsx) for unsorted pictures")
     add("--file_column", default="file", help="with --scores_csv: paths relative to the source (default file)")
     add("--score_column", default="score", help="with --scores_csv (default score)")
     add("--group_column", help="with --scores_csv (default: group, if the table has it)")
@@ -334,8 +305,12 @@ def _check(args: argparse.Namespace) -> None:
     without_effect = {
         "--versions_per_image": args.source and args.versions_per_image,
         "--max_size": args.source and args.max_size,
-        "--group_column": not args.scores_csv and args.group_column,
+        "--group_column": not args.scores_csv and args.format != "imagefolder" and args.group_column,
         "--scores_csv": args.synthesize_artifacts and args.scores_csv,
+        "--rescale": args.format not in ("auto", *DATABASES) and args.rescale,
+        "--random_split": args.format not in ("auto", *DATABASES) and args.random_split,
+        "--format": (args.synthesize_artifacts or args.scores_csv) and args.format != "hybrid",
+        "--group_pattern": args.format in DATABASES and args.group_pattern,
         "--push_to_hub": args.synthesize_artifacts and args.push_to_hub,
         "--private": not args.push_to_hub and args.private,
         "--deduplicate": args.synthesize_artifacts and args.deduplicate,

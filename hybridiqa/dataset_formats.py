@@ -1,6 +1,5 @@
 """How scored pictures lie on disk: the rule from folder to score, and tables of scores."""
 
-import csv
 import math
 import re
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hybridiqa.files import as_text, has_image_suffix, walk_files, what_is_no_file
 from hybridiqa.rgb import to_rgb
+from hybridiqa.tables import read_table
 
 # Artifact/3 and Perfect/1 share a score: the two ladders of five overlap on the 1-9 scale.
 SCORE_OFFSETS = {"Artifact": 0, "Perfect": 2}
@@ -41,7 +41,8 @@ class ScoredImage:
 class FolderContents:
     """All files of a folder, each in exactly one list, as relative posix paths in sorted order.
 
-    `unreadable` holds (path, reason); `missing` what a table of scores names and the folder does not hold.
+    `unreadable` holds (path, reason); `missing` what a table of scores names and the folder does not hold; `splits` the
+    official split of a picture, by relative path, where there is one; `scores` how the scores were listed and turned.
     """
 
     records: list[ScoredImage] = field(default_factory=list)
@@ -49,6 +50,8 @@ class FolderContents:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     not_images: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    splits: dict[str, str] = field(default_factory=dict)
+    scores: dict | None = None
 
 
 def _score_under(number: int, folders_above: tuple[str, ...]) -> tuple[float, str] | None:
@@ -107,12 +110,13 @@ def _group_namer(group_pattern: str | None) -> Callable[[str], str]:
     return group_of
 
 
-def _read_folder(
+def read_labelled_folder(
     root: Path,
     score_of: Callable[[str], tuple[float, str] | None],
     group_of: Callable[[str], str],
     num_workers: int,
 ) -> FolderContents:
+    """Every file of a folder, decoded once; score and bin, and the group, by relative posix path."""
     if not root.is_dir():
         raise ValueError(f"{str(root)!r} is not a folder")
     contents = FolderContents()
@@ -138,47 +142,36 @@ def read_hybrid_folder(root: Path, group_pattern: str | None = None, num_workers
     A picture is its own group, unless `group_pattern` is given: a regular expression searched in the relative posix
     path, whose group 1 (or whole match, if it has none) is the group. Raises ValueError for a path it does not match.
     """
-    return _read_folder(Path(root), score_and_bin, _group_namer(group_pattern), num_workers)
+    return read_labelled_folder(Path(root), score_and_bin, _group_namer(group_pattern), num_workers)
 
 
-def _nearest_bin(score: float) -> str:
+def nearest_bin(score: float) -> str:
+    """The bin of a score on the 1-9 scale."""
     return str(min(max(math.floor(score + 0.5), LOWEST_SCORE), HIGHEST_SCORE))
 
 
-def _read_rows(csv_path: Path, file_column: str, score_column: str, group_column: str | None) -> dict:
-    scores = {}
-    with open(csv_path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        wanted = [file_column, score_column] + ([group_column] if group_column else [])
-        for column in wanted:
-            if column not in (rows.fieldnames or []):
-                raise ValueError(f"{csv_path} has no column {column!r}; it has {rows.fieldnames or []}")
-        group_column = group_column or ("group" if "group" in rows.fieldnames else None)
-        for row in rows:
-            try:
-                score = float(row[score_column])
-            except (TypeError, ValueError):
-                score = math.nan
-            if not math.isfinite(score) or not row[file_column] or (group_column and not row[group_column]):
-                raise ValueError(f"{csv_path}, line {rows.line_num}: wants a file, a finite score, a group: {row}")
-            name = PurePosixPath(row[file_column]).as_posix()
-            if name in scores:
-                raise ValueError(f"{csv_path}, line {rows.line_num}: {name!r} is listed twice")
-            scores[name] = (score, row[group_column] if group_column else None)
-    return scores
-
-
-def _read_scores(csv_path: Path, file_column: str, score_column: str, group_column: str | None) -> dict:
+def _read_scores(table_path: Path, file_column: str, score_column: str, group_column: str | None) -> dict:
     """{relative posix path: (score, group)}, the group being None without such a column."""
-    try:
-        return _read_rows(csv_path, file_column, score_column, group_column)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{csv_path} is not a table in UTF-8 CSV: {error}") from error
+    scores = {}
+    wanted = [file_column, score_column] + ([group_column] if group_column else [])
+    for number, row in enumerate(read_table(table_path, None, wanted), 1):
+        group_name = group_column or ("group" if "group" in row else None)
+        try:
+            score = float(row[score_column])
+        except (TypeError, ValueError):
+            score = math.nan
+        if not math.isfinite(score) or not row[file_column] or (group_name and not row[group_name]):
+            raise ValueError(f"{table_path}, row {number}: wants a file, a finite score, a group: {row}")
+        name = PurePosixPath(str(row[file_column])).as_posix()
+        if name in scores:
+            raise ValueError(f"{table_path}, row {number}: {name!r} is listed twice")
+        scores[name] = (score, str(row[group_name]) if group_name else None)
+    return scores
 
 
 def read_scored_folder(
     root: Path,
-    csv_path: Path,
+    table_path: Path,
     *,
     file_column: str = "file",
     score_column: str = "score",
@@ -192,17 +185,17 @@ def read_scored_folder(
     (`group` where that is not named), or else the path. Raises ValueError for a column, score or group that is
     missing, and for a file listed twice.
     """
-    scores = _read_scores(Path(csv_path), file_column, score_column, group_column)
+    scores = _read_scores(Path(table_path), file_column, score_column, group_column)
     pattern_group = _group_namer(group_pattern)
 
     def score_of(relative_path: str) -> tuple[float, str] | None:
-        return (scores[relative_path][0], _nearest_bin(scores[relative_path][0])) if relative_path in scores else None
+        return (scores[relative_path][0], nearest_bin(scores[relative_path][0])) if relative_path in scores else None
 
     def group_of(relative_path: str) -> str:
         table_group = scores[relative_path][1] if group_pattern is None else None
         return table_group or pattern_group(relative_path)
 
-    contents = _read_folder(Path(root), score_of, group_of, num_workers)
+    contents = read_labelled_folder(Path(root), score_of, group_of, num_workers)
     found = {record.relative_path for record in contents.records} | {path for path, _ in contents.unreadable}
     contents.missing = sorted(set(scores) - found)
     return contents

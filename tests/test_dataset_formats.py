@@ -116,13 +116,13 @@ def test_a_table_gives_scores_groups_and_the_nearest_bin(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,mos\na.png,1\n", "no column 'score'"),
-        ("file,score\na.png,good\n", "line 2"),
-        ("file,score\na.png,nan\n", "line 2"),
-        ("file,score\na.png\n", "line 2"),
-        ("file,score,group\na.png,1,\n", "line 2"),
+        ("file,mos\na.png,1\n", "lacks the columns score"),
+        ("file,score\na.png,good\n", "row 1"),
+        ("file,score\na.png,nan\n", "row 1"),
+        ("file,score\na.png\n", "row 1"),
+        ("file,score,group\na.png,1,\n", "row 1"),
         ("file,score\na.png,1\n./a.png,2\n", "listed twice"),
-        ("", "no column 'file'"),
+        ("", "lacks the columns file, score"),
     ],
 )
 def test_a_faulty_table_is_refused(tmp_path, text, message):

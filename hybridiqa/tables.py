@@ -1,0 +1,68 @@
+"""Tables of scores: CSV, JSON lines, Parquet and spreadsheets as rows of columns by name."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyarrow import parquet
+
+from hybridiqa.loading import import_optional
+
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet", ".xlsx")
+
+
+def _csv_rows(path: Path) -> list[dict]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file, skipinitialspace=True))
+
+
+def _json_rows(path: Path) -> list[dict]:
+    with open(path, encoding="utf-8-sig") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("each line must be an object")
+    return rows
+
+
+def _sheet_rows(path: Path, sheet: str | None, columns: Sequence[str]) -> list[dict]:
+    """The rows below the first one that names all these columns (some workbooks begin with notes), of a spreadsheet."""
+    book = import_optional("openpyxl").load_workbook(path, read_only=True, data_only=True)
+    if sheet is not None and sheet not in book.sheetnames:
+        raise ValueError(f"no sheet {sheet!r}, it has {', '.join(book.sheetnames)}")
+    names, found = None, []
+    for row in (book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True):
+        if names is None:
+            cells = [str(cell).strip() if cell is not None else "" for cell in row]
+            names = cells if set(columns) <= set(cells) else None
+        elif any(row[index] is not None for index, name in enumerate(names) if name in columns):
+            found.append(dict(zip(names, row, strict=False)))
+    return found
+
+
+def read_table(path: Path, sheet: str | None = None, columns: Sequence[str] = ()) -> list[dict]:
+    """The rows of a table, by the names of its columns; the cells are as the format has them (text in a CSV).
+
+    Args:
+        sheet: of a spreadsheet, by default its first.
+        columns: that there must be.
+
+    Raises:
+        ValueError: a suffix that is none of `TABLE_SUFFIXES`, a file that is no such table, or lacks a column.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"{path}: accepted tables are {', '.join(TABLE_SUFFIXES)}")
+    try:
+        rows = _sheet_rows(path, sheet, columns) if suffix == ".xlsx" else READERS[suffix](path)
+    except Exception as error:  # each format's reader has classes of its own
+        raise ValueError(f"{path} cannot be read as a {suffix} table: {error}") from error
+    if not rows or (lacking := [name for name in columns if name not in rows[0]]):
+        has = ", ".join(rows[0]) if rows else "no row below such names"
+        raise ValueError(f"{path} lacks the columns {', '.join(lacking if rows else columns)}; it has {has}")
+    return rows
+
+
+READERS = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": lambda path: parquet.read_table(path).to_pylist()}
