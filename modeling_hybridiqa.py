@@ -273,6 +273,8 @@ class HybridIQAModel(PreTrainedModel):
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align_weights(model)
+        if commit := getattr(model.config, "_commit_hash", None):
+            hub_options["revision"] = commit  # of the weights, whatever has been pushed since
         if notices := find_file(pretrained_model_name_or_path, NOTICES_FILE, **hub_options):
             model.notices = Path(notices).read_text(encoding="utf-8")
         if find_file(pretrained_model_name_or_path, PROCESSOR_FILE, **hub_options):

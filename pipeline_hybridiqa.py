@@ -38,9 +38,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return options, {}, {}
 
     def preprocess(self, image: Any, **options: Any) -> dict:
-        return {
-            "pixel_values": self.image_processor(image, **options)["pixel_values"]
-        }  # (1, patches, 3, height, width)
+        pixel_values = self.image_processor(image, **options)["pixel_values"]  # (1, patches, 3, height, width)
+        return {"pixel_values": pixel_values}
 
     def _forward(self, inputs: dict) -> dict:
         return {"patch_scores": self.model.predict_patch_scores(inputs["pixel_values"])}

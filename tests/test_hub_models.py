@@ -15,6 +15,11 @@ model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 print(model.score(sys.argv[2]).item().hex())
 model.push_to_hub(sys.argv[3])
 """
+SCORE = """
+import sys
+from transformers import AutoModel
+print(AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).score(sys.argv[2]).item().hex())
+"""
 PUSH_PROCESSOR = """
 import sys
 from transformers import AutoImageProcessor
@@ -100,6 +105,24 @@ def test_a_revision_stays_what_it_was(hub, tmp_path, picture):
     assert first != second
     assert load(hub, tmp_path, picture, "you/scorer", revision="v1")["scores"]["model"] == first
     assert load(hub, tmp_path, picture, "you/scorer")["scores"]["model"] == second
+
+
+def test_weights_and_processor_are_of_one_commit_though_another_comes_in_between(hub, tmp_path, picture):
+    score = push(hub, tmp_path, picture, "you/scorer")
+    files = hub.files("you/scorer")
+    newer = json.loads(files["preprocessor_config.json"]) | {"num_patches": 1}
+    files["preprocessor_config.json"] = json.dumps(newer).encode()
+    commits = hub.repositories["model", "you/scorer"].commits
+
+    def push_meanwhile(request: str) -> None:
+        if request.startswith("GET /cdn/") and len(commits) == 2:  # the weights are on their way
+            hub.add("you/scorer", files)
+
+    hub.on_request = push_meanwhile
+    command = ["-c", SCORE, "you/scorer", picture]
+    done = hub.run(*command, home=tmp_path / "loader", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(commits) == 3 and done.stdout.strip() == score
 
 
 def test_what_came_from_the_hub_and_is_pushed_again_stands_alone(hub, tmp_path, picture):
