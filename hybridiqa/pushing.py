@@ -77,7 +77,10 @@ def reason_of(error: Exception) -> str:
     """What went wrong in one line, in the server's words where it had some."""
     words = " ".join((getattr(error, "server_message", None) or str(error) or type(error).__name__).split())
     status = getattr(getattr(error, "response", None), "status_code", None)
-    return f"{words} (HTTP {status})" if status else words
+    if status:
+        return f"{words} (HTTP {status})"
+    cause = reason_of(error.__cause__) if error.__cause__ else words
+    return words if cause in words else f"{words} {cause}"
 
 
 def _head(repository: HubRepository) -> str | None:
