@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 import sys
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"pushed to {push_folder(args.output_dir, repository, MODEL_FILES, WEIGHTS)}")
     except PushError as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
-        print(f"The folder is whole; push it by: hf upload {args.push_to_hub} {args.output_dir}", file=sys.stderr)
+        again = ["hf", "upload", args.push_to_hub, str(args.output_dir), *(["--private"] if args.private else [])]
+        print(f"The folder is whole; push it by: {shlex.join(again)}", file=sys.stderr)
         return 1
     return 0
 

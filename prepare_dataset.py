@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -219,8 +220,11 @@ def push(args: argparse.Namespace) -> None:
     try:
         print(f"pushed to {push_splits(splits, repository, prepared_card(splits, repository, args.license))}")
     except PushError as error:
-        again = f"python {PROGRAM} --output_dir {args.output_dir} --push_to_hub {args.push_to_hub}"
-        raise PushError(f"{error}. The dataset is whole in {args.output_dir}; push it by: {again}") from error
+        again = ["python", PROGRAM, "--output_dir", str(args.output_dir), "--push_to_hub", args.push_to_hub]
+        again += ["--license", args.license, *(["--private"] if args.private else [])]
+        raise PushError(
+            f"{error}. The dataset is whole in {args.output_dir}; push it by: {shlex.join(again)}"
+        ) from error
 
 
 def synthesize_folder(args: argparse.Namespace) -> int:
@@ -310,7 +314,7 @@ def _check(args: argparse.Namespace) -> None:
         "--rescale": args.format not in ("auto", *DATABASES) and args.rescale,
         "--random_split": args.format not in ("auto", *DATABASES) and args.random_split,
         "--format": (args.synthesize_artifacts or args.scores_csv) and args.format != "hybrid",
-        "--group_pattern": args.format in DATABASES and args.group_pattern,
+        "--group_pattern": args.format in ("auto", *DATABASES) and args.group_pattern,
         "--push_to_hub": args.synthesize_artifacts and args.push_to_hub,
         "--private": not args.push_to_hub and args.private,
         "--deduplicate": args.synthesize_artifacts and args.deduplicate,

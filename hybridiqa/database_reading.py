@@ -115,6 +115,8 @@ def read_database(root: Path, name: str, is_rescaled: bool = False, num_workers:
     release = list_path.parents[database.lists[0].count("/")]
     found, missing = _found(release, database, listed)
     score_range = database.score_range or (min(row.score for row in listed), max(row.score for row in listed))
+    if score_range[0] == score_range[1]:
+        raise ValueError(f"{list_path} gives every picture the same score, {score_range[0]}")
     labels = {}
     for path, row in found.items():
         scaled = turned_and_scaled(row.score, score_range, database.is_higher_better, True)

@@ -63,14 +63,6 @@ class Database:
     unverified: str = ""
 
 
-def _column(row: dict, *names: str) -> str | float:
-    """The cell of the first of these columns that the row has."""
-    for name in names:
-        if row.get(name) not in (None, ""):
-            return row[name]
-    raise ValueError(f"a row has none of the columns {', '.join(names)}: {row}")
-
-
 def _texts(matrix) -> list[str]:
     """The strings of a MATLAB cell array."""
     return [str(cell.item() if cell.size == 1 else cell) for cell in matrix.ravel()]
@@ -141,9 +133,11 @@ def _read_koniq(path: Path) -> list[Listed]:
     rows = read_table(path)
     if not {"MOS_zscore", "set"} & set(rows[0]):
         raise ValueError(f"{path} has neither MOS_zscore nor set: its MOS is not on the 0-100 scale")
+    score_column = "MOS_zscore" if "MOS_zscore" in rows[0] else "MOS"
+    splits = [KONIQ_SPLITS[row["set"]] if "set" in row else None for row in rows]
     return [
-        Listed(row["image_name"], float(_column(row, "MOS_zscore", "MOS")), None, KONIQ_SPLITS.get(row.get("set")))
-        for row in rows
+        Listed(row["image_name"], float(row[score_column]), None, split)
+        for row, split in zip(rows, splits, strict=True)
     ]
 
 

@@ -60,7 +60,7 @@ def read_table(path: Path, sheet: str | None = None, columns: Sequence[str] = ()
     except Exception as error:  # each format's reader has classes of its own
         raise ValueError(f"{path} cannot be read as a {suffix} table: {error}") from error
     if not rows or (lacking := [name for name in columns if name not in rows[0]]):
-        has = ", ".join(rows[0]) if rows else "no row below such names"
+        has = ", ".join(map(str, rows[0])) if rows else "no row below such names"
         raise ValueError(f"{path} lacks the columns {', '.join(lacking if rows else columns)}; it has {has}")
     return rows
 

@@ -1,13 +1,17 @@
 """A Hub that fails at the n-th request: what arrives, what the user reads, and what is there afterwards."""
 
 import json
+import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_picture, make_tiny_model
 from loopback_hub import IMPATIENT, LoopbackHub
+from test_convert_checkpoint import original_state_dict
 from test_hub_doors import QUICK, door, pictures, prepare  # noqa: F401 (fixtures)
 from test_hub_models import CHECKPOINT
 
@@ -224,11 +228,26 @@ def test_training_says_how_to_go_on_and_the_same_command_pushes(hub, door, pictu
 
 def test_a_dataset_that_did_not_arrive_is_pushed_by_the_command_that_is_told(hub, door, pictures):  # noqa: F811
     hub.fail("500", matching="/commit/")
-    said = prepare(door, pictures, "--push_to_hub", "you/pictures", status=1)
+    said = prepare(door, pictures, "--push_to_hub", "you/pictures", "--private", "--license", "mit", status=1)
     assert "the push to you/pictures failed: Internal error (HTTP 500); the repository" in said and hub.state() == {}
-    command = said.split("push it by: python ")[1].split()
-    door(*command[:5])
+    door(*said.split("push it by: python ")[1].splitlines()[0].split())
     assert len(hub.files("you/pictures", "dataset")) == 3
+    assert b"license: mit" in hub.files("you/pictures", "dataset")["README.md"]
+    assert hub.repositories["dataset", "you/pictures"].is_private
+
+
+def test_a_converted_checkpoint_that_did_not_arrive_is_pushed_by_the_command_that_is_told(hub, door, tmp_path):  # noqa: F811
+    torch.save(original_state_dict([3, 4, 6, 3]), tmp_path / "published.pth")
+    hub.fail("500", matching="/commit/")
+    options = ["--output_dir", "converted", "--push_to_hub", "you/converted", "--private"]
+    said = door("convert_checkpoint.py", tmp_path / "published.pth", *options, status=1)
+    assert "the repository that was made for it is removed again" in said and hub.state() == {}
+    command = said.split("push it by: hf ")[1].splitlines()[0].split()
+    environment = os.environ | hub.environment(tmp_path / "home")
+    hf = Path(sys.executable).with_name("hf")
+    subprocess.run([hf, *command], cwd=tmp_path / "work", env=environment, check=True, capture_output=True)
+    assert set(hub.files("you/converted")) == CHECKPOINT | {"README.md"}
+    assert hub.repositories["model", "you/converted"].is_private
 
 
 def test_scores_that_did_not_arrive_are_kept(hub, door, pictures, tiny_checkpoint):  # noqa: F811

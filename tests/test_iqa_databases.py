@@ -249,6 +249,23 @@ def test_the_other_list_of_koniq_has_the_same_scale_and_no_split(tmp_path):
         read_database(tmp_path, "koniq10k")
 
 
+def test_a_split_of_an_unknown_name_loses_no_picture_in_silence(tmp_path):
+    make_koniq10k(tmp_path)
+    path = tmp_path / "koniq10k_distributions_sets.csv"
+    path.write_text(path.read_text().replace("validation", "holdout"))
+    with pytest.raises(ValueError, match="is not the list of KonIQ-10k: 'holdout'"):
+        read_database(tmp_path, "koniq10k")
+
+
+def test_a_list_of_equal_scores_on_an_open_scale_is_refused(tmp_path):
+    make_hecd(tmp_path)
+    (tmp_path / "Data/mean_zscores.csv").write_text(
+        "Ground Truth File,Recolour File,Mean zScore\n015004_gt.jpg,015004_gt.jpg,0.5\n"
+    )
+    with pytest.raises(ValueError, match=r"gives every picture the same score, 0\.5"):
+        read_database(tmp_path, "hecd")
+
+
 def test_a_name_that_could_be_several_files_is_refused(tmp_path):
     save_pictures(tmp_path, ["a/x.png", "b/x.png", "c/y.png"])
     finder = PictureFinder(tmp_path)
