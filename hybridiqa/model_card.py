@@ -19,7 +19,7 @@ from hybridiqa.versions import library_versions
 from metrics.iqa.iqa import is_defined
 
 TAGS = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "hyperiqa", "custom_code", "model-index"]
-# What a metric is called here, and the Hub's name for it, or its own where the Hub has none.
+# The metrics that a card shows (metrics.json has all). What one is called here, and the Hub's name for it, or its own where the Hub has none.
 METRIC_NAMES = {
     "srcc": ("SRCC", "spearmanr"),
     "plcc": ("PLCC", "pearsonr"),
@@ -100,7 +100,8 @@ def _shown(text: str) -> str:
     return (PureWindowsPath(text).name or text) if OUTSIDE_PATH.match(text) else text
 
 
-def _shown_command(command: Sequence[str]) -> str:
+def shown_command(command: Sequence[str]) -> str:
+    """A command to show to others: of paths outside the working folder, the last component only."""
     arguments = []
     for argument in command:
         option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
@@ -168,7 +169,7 @@ def _training_section(facts: RunFacts) -> str:
         ["precision", facts.precision],
         *facts.versions.items(),
     ]
-    return f"```bash\n{_shown_command(facts.command)}\n```\n\n{_table(['', ''], rows)}"
+    return f"```bash\n{shown_command(facts.command)}\n```\n\n{_table(['', ''], rows)}"
 
 
 def _results_section(facts: RunFacts) -> str:

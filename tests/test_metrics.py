@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from huggingface_hub import SpaceCard
 from packaging.requirements import Requirement
+from scipy import optimize, stats
 from scipy.optimize import curve_fit
 
 from hybridiqa.percentiles import score_quantiles
@@ -22,10 +23,14 @@ from metrics.iqa.iqa import (
     IQAMetric,
     LogisticFitError,
     bootstrap_intervals,
+    bootstrap_samples,
     compute_metrics,
+    difference_intervals,
     fit_logistic,
+    fit_logistic5,
     is_defined,
     logistic,
+    logistic5,
     within_group_srcc,
 )
 
@@ -139,9 +144,10 @@ def test_a_fit_that_fails_raises_its_own_error_and_is_nan_among_the_metrics(monk
     with pytest.raises(LogisticFitError, match="60 images converged from none of 4 starts"):
         fit_logistic(predictions, references)
     metrics = compute_metrics(predictions, references)
-    assert [name for name, value in metrics.items() if not is_defined(value)] == ["plcc_logistic"]
+    fitted = ["plcc_logistic", "plcc_logistic5", "rmse_logistic"]
+    assert [name for name, value in metrics.items() if not is_defined(value)] == fitted
     intervals = bootstrap_intervals(predictions, references, num_resamples=20)
-    assert [name for name, interval in intervals.items() if not is_defined(interval[0])] == ["plcc_logistic"]
+    assert [name for name, interval in intervals.items() if not is_defined(interval[0])] == fitted
 
 
 @pytest.mark.parametrize(("num_images", "num_values"), [(2, 2), (7, 3), (30, 5), (60, 1000)])
@@ -328,7 +334,7 @@ def test_srcc_within_groups_is_the_mean_over_groups_of_three_and_more():
 
 def test_srcc_within_groups_is_left_out_where_no_group_has_three_images():
     predictions, references = scored_pictures(6)
-    expected = {"srcc", "plcc", "plcc_logistic", "krcc", "rmse", "pairwise_accuracy"}
+    expected = {"srcc", "plcc", "plcc_logistic", "plcc_logistic5", "krcc", "rmse", "rmse_logistic", "pairwise_accuracy"}
     assert set(compute_metrics(predictions, references, list("aabbcc"))) == expected
     assert set(bootstrap_intervals(predictions, references, list("aabbcc"), num_resamples=20)) == expected
 
@@ -362,7 +368,8 @@ def test_intervals_are_the_quantiles_of_resampled_groups():
         values.append(compute_metrics(predictions[index], references[index], new_groups))
     intervals = bootstrap_intervals(predictions, references, groups, num_resamples=50, seed=3, confidence=0.8)
     for name, interval in intervals.items():
-        assert interval == pytest.approx(np.quantile([value[name] for value in values], [0.1, 0.9]))
+        tolerance = 0.01 if name == "plcc_logistic5" else 1e-6  # its search begins from fewer starts in a resample
+        assert interval == pytest.approx(np.quantile([value[name] for value in values], [0.1, 0.9]), rel=tolerance)
 
 
 def test_groups_of_one_image_are_images():
@@ -418,3 +425,106 @@ def test_score_quantiles_are_21_rounded_steps_of_five_percent():
 
 def test_nan_and_none_are_not_defined():
     assert [is_defined(value) for value in (0.0, -1, math.nan, None)] == [True, True, False, False]
+
+
+def brute_force_error(predictions: np.ndarray, references: np.ndarray) -> float:
+    """The least squared error of all five parameters at once, from many starts."""
+    scores = (predictions - predictions.mean()) / predictions.std()
+    errors = []
+    for steepness in (0.5, 2.0, 8.0):
+        for middle in (-1.0, 0.0, 1.0):
+            start = [np.ptp(references), steepness, middle, 0.0, references.mean()]
+            try:
+                found = optimize.curve_fit(logistic5, scores, references, start, maxfev=20_000)[0]
+            except RuntimeError:
+                continue
+            errors.append(np.sum((logistic5(scores, *found) - references) ** 2))
+    return min(errors)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shape", ["noise", "s", "line", "falling", "hump", "tied"])
+def test_the_five_parameter_fit_is_as_good_as_a_brute_force_search(shape):
+    generator = np.random.default_rng(5)
+    predictions = generator.normal(3, 2, 80)
+    shapes = {
+        "noise": generator.normal(size=80),
+        "s": np.tanh(predictions - 3) + 0.1 * generator.normal(size=80),
+        "line": 2 * predictions - 1 + 0.1 * generator.normal(size=80),
+        "falling": -np.tanh((predictions - 2) / 2) - 0.1 * predictions + 0.05 * generator.normal(size=80),
+        "hump": np.tanh(3 * (predictions - 3)) - 0.4 * predictions,
+        "tied": np.round(predictions / 2) + 0.1 * generator.normal(size=80),
+    }
+    predictions = np.round(predictions / 2) if shape == "tied" else predictions
+    references = shapes[shape]
+    parameters = fit_logistic5(predictions, references)
+    error = np.sum((logistic5(predictions, *parameters) - references) ** 2)
+    assert error <= brute_force_error(predictions, references) * (1 + 1e-6) + 1e-12
+    mapped = logistic5(predictions, *parameters)
+    sign = math.copysign(1, stats.pearsonr(mapped, predictions)[0])
+    expected = sign * stats.pearsonr(mapped, references)[0]
+    assert compute_metrics(predictions, references)["plcc_logistic5"] == pytest.approx(expected)
+
+
+def test_five_parameters_are_the_curve_of_the_paper():
+    b1, b2, b3, b4, b5 = parameters = (2.0, 1.5, 0.5, -0.25, 3.0)
+    for score in (-4.0, 0.5, 3.0):
+        expected = b1 * (1 / 2 - 1 / (1 + math.exp(b2 * (score - b3)))) + b4 * score + b5
+        assert logistic5(np.array([score]), *parameters)[0] == pytest.approx(expected)
+    predictions = np.linspace(-3, 4, 60)
+    found = fit_logistic5(predictions, logistic5(predictions, *parameters))
+    assert logistic5(predictions, *found) == pytest.approx(logistic5(predictions, *parameters), abs=1e-4)
+
+
+@pytest.mark.parametrize("num_images", [2, 4, 5, 6])
+def test_few_images_have_the_metrics_that_they_can_have(num_images):
+    predictions, references = np.array([1.0, 3, 2, 5, 4, 7])[:num_images], np.array([2.0, 4, 3, 9, 1, 6])[:num_images]
+    metrics = compute_metrics(predictions, references)
+    assert metrics["srcc"] == pytest.approx(stats.spearmanr(predictions, references)[0])
+    assert is_defined(metrics["plcc_logistic"]) == is_defined(metrics["rmse_logistic"]) == (num_images >= 5)
+    assert is_defined(metrics["plcc_logistic5"]) == (num_images >= 6)
+    if num_images < 6:
+        with pytest.raises(ValueError, match=f"at least 6 images .* got {num_images} images"):
+            fit_logistic5(predictions, references)
+
+
+def test_the_error_after_the_fit_does_not_depend_on_the_scale_of_predictions():
+    predictions, references = scored_pictures()
+    expected = np.sqrt(np.mean((logistic(predictions, *fit_logistic(predictions, references)) - references) ** 2))
+    for scale in (1, 100, -1):
+        metrics = compute_metrics(scale * predictions + 7, references)
+        assert metrics["rmse_logistic"] == pytest.approx(expected, rel=1e-4) and metrics["rmse"] > expected
+
+
+def test_paired_samples_tell_a_better_scorer_from_a_worse_one_and_equals_not():
+    generator = np.random.default_rng(11)
+    references = generator.normal(size=150)
+    noise = generator.normal(size=150)
+    good, poor, twin = references + 0.3 * noise, references + 1.5 * noise, references - 0.3 * noise
+    samples = {
+        name: bootstrap_samples(values, references, num_resamples=200)
+        for name, values in (("good", good), ("poor", poor), ("twin", twin))
+    }
+    assert all(values.shape == (200,) for values in samples["good"].values())
+    itself = difference_intervals(samples["good"], samples["good"])
+    assert list(itself) == list(compute_metrics(good, references))
+    assert all(interval == [0, 0] for interval in itself.values())
+    better = difference_intervals(samples["good"], samples["poor"])
+    equal = difference_intervals(samples["good"], samples["twin"])
+    for name in ("srcc", "krcc", "plcc", "pairwise_accuracy"):
+        assert better[name][0] > 0
+        assert equal[name][0] < 0 < equal[name][1]
+    assert better["rmse"][1] < 0
+
+
+def test_samples_of_two_scorers_are_drawn_alike_whatever_they_predict():
+    references = np.arange(20.0)
+    groups = [index // 4 for index in range(20)]
+    first, second = (bootstrap_samples(values, references, groups, 30) for values in (references + 1, references + 3))
+    assert first["rmse"] == pytest.approx(1) and second["rmse"] == pytest.approx(3)
+    shifted = bootstrap_samples(references + (references > 9), references, groups, 30)["rmse"]
+    generator = np.random.default_rng(0)
+    draws = [np.bincount(generator.integers(5, size=5), minlength=5) for _ in range(30)]
+    # Of the 20 images, groups 3 and 4 and half of group 2 are off by one.
+    expected = [math.sqrt((4 * draw[3] + 4 * draw[4] + 2 * draw[2]) / 20) for draw in draws]
+    assert shifted == pytest.approx(expected)
