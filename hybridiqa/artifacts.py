@@ -36,12 +36,13 @@ NO_EFFECT = 0.02
 MAX_GROUP_BYTES = 200  # file systems allow 255 a name, and family, severity and suffix must still fit
 
 
-def _between(severity: float, *values: float) -> float:
+def between(severity: float, *values: float) -> float:
     """The value at a severity, of values given for severities 1 to 5."""
     return float(np.interp(severity, SEVERITIES, values))
 
 
-def _through_codec(image: Image.Image, **options) -> Image.Image:
+def through_codec(image: Image.Image, **options) -> Image.Image:
+    """What is left of a picture that was saved with Pillow's `options`."""
     buffer = io.BytesIO()
     image.save(buffer, **options)
     return Image.open(buffer).convert("RGB")
@@ -53,31 +54,31 @@ def _shrink(image: Image.Image, factor: float, resample: Image.Resampling) -> Im
 
 def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """JPEG compression, with or without colour subsampling."""
-    quality = round(_between(severity, 35, 21, 13, 7, 3))
-    return _through_codec(image, format="JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
+    quality = round(between(severity, 35, 21, 13, 7, 3))
+    return through_codec(image, format="JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
 
 
 def webp(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """WebP compression; as its lowest quality is still fair, strong damage also packs fewer pixels."""
-    factor = _between(severity, 1, 1, 1.5, 2.5, 4.5)
-    packed = _through_codec(
+    factor = between(severity, 1, 1, 1.5, 2.5, 4.5)
+    packed = through_codec(
         _shrink(image, factor, Image.Resampling.BICUBIC),
         format="WEBP",
-        quality=round(_between(severity, 28, 12, 6, 2, 0)),
+        quality=round(between(severity, 28, 12, 6, 2, 0)),
     )
     return packed.resize(image.size, Image.Resampling.BICUBIC)
 
 
 def blur(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """Gaussian blur; standard deviation in pixels."""
-    return image.filter(ImageFilter.GaussianBlur(_between(severity, 0.7, 1.3, 2.3, 4, 7)))
+    return image.filter(ImageFilter.GaussianBlur(between(severity, 0.7, 1.3, 2.3, 4, 7)))
 
 
 def noise(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """Gaussian noise, of brightness alone or of each colour channel apart."""
     channels = int(rng.choice([1, 3]))
     grain = rng.standard_normal((image.height, image.width, channels))  # (height, width, 1 or 3)
-    noisy = np.asarray(image) + _between(severity, 6, 12, 24, 45, 80) * grain
+    noisy = np.asarray(image) + between(severity, 6, 12, 24, 45, 80) * grain
     return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
@@ -86,7 +87,7 @@ def rescale(image: Image.Image, severity: float, rng: np.random.Generator) -> Im
     smooth = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS]
     down = smooth[rng.integers(3)]
     up = [*smooth, Image.Resampling.NEAREST][rng.integers(4)]
-    return _shrink(image, _between(severity, 1.5, 2.2, 3.5, 6, 10), down).resize(image.size, up)
+    return _shrink(image, between(severity, 1.5, 2.2, 3.5, 6, 10), down).resize(image.size, up)
 
 
 def banding(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -94,7 +95,7 @@ def banding(image: Image.Image, severity: float, rng: np.random.Generator) -> Im
 
     Their number stays even: an odd one has mid-grey among its levels and can damage less than the next larger one.
     """
-    last_level = 2 * round(_between(severity, 10, 6, 3, 1.6, 0)) + 1
+    last_level = 2 * round(between(severity, 10, 6, 3, 1.6, 0)) + 1
     levels = np.rint(np.asarray(image) / 255 * last_level) * 255 / last_level
     return Image.fromarray(np.rint(levels).astype(np.uint8))
 
@@ -102,14 +103,12 @@ def banding(image: Image.Image, severity: float, rng: np.random.Generator) -> Im
 def oversharpen(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """Unsharp masking; radius in pixels, strength in percent."""
     radius = rng.uniform(1, 3)
-    return image.filter(
-        ImageFilter.UnsharpMask(radius, round(_between(severity, 60, 140, 300, 600, 1200)), threshold=0)
-    )
+    return image.filter(ImageFilter.UnsharpMask(radius, round(between(severity, 60, 140, 300, 600, 1200)), threshold=0))
 
 
 def oversaturate(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """Colours moved away from grey by a factor."""
-    return ImageEnhance.Color(image).enhance(_between(severity, 1.5, 2.1, 3.2, 5, 9))
+    return ImageEnhance.Color(image).enhance(between(severity, 1.5, 2.1, 3.2, 5, 9))
 
 
 def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -118,7 +117,7 @@ def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Im
     side = min(image.size)
     shape = (2, image.height, image.width)
     shifts = gaussian_filter(rng.standard_normal(shape), sigma=(0, 0.03 * side, 0.03 * side), mode="reflect")
-    shifts *= _between(severity, 0.002, 0.005, 0.01, 0.02, 0.036) * side / max(shifts.std(), 1e-12)
+    shifts *= between(severity, 0.002, 0.005, 0.01, 0.02, 0.036) * side / max(shifts.std(), 1e-12)
     places = np.indices(shape[1:]) + shifts  # (2, height, width): row and column each pixel is fetched from
     channels = [map_coordinates(pixels[..., c], places, order=1, mode="nearest") for c in range(3)]
     return Image.fromarray(np.stack(channels, axis=-1))
@@ -135,8 +134,8 @@ def wrong_patches(image: Image.Image, severity: float, rng: np.random.Generator)
     """Rectangles that show another part of the picture."""
     pixels = np.asarray(image)  # (height, width, 3)
     damaged = pixels.copy()
-    for _ in range(round(_between(severity, 2, 4, 7, 12, 22))):
-        share = _between(severity, 0.05, 0.08, 0.12, 0.17, 0.22) * rng.uniform(0.7, 1.3, size=2)
+    for _ in range(round(between(severity, 2, 4, 7, 12, 22))):
+        share = between(severity, 0.05, 0.08, 0.12, 0.17, 0.22) * rng.uniform(0.7, 1.3, size=2)
         corners = rng.random((3, 2))  # where it goes, and two places that it may come from
         size = np.maximum(1, share * pixels.shape[:2]).astype(int)
         corners = (corners * (pixels.shape[:2] - size + 1)).astype(int)
@@ -154,16 +153,17 @@ def shuffled_blocks(image: Image.Image, severity: float, rng: np.random.Generato
     blocks = (rows // block, columns // block)
     grid_shape = (rows[-1, 0] // block + 1, columns[0, -1] // block + 1)
     draws = rng.random(grid_shape)
-    is_moved = draws <= max(draws.min(), _between(severity, 0.04, 0.15, 0.35, 0.7, 1))  # one at least
+    is_moved = draws <= max(draws.min(), between(severity, 0.04, 0.15, 0.35, 0.7, 1))  # one at least
     angles = rng.uniform(0, 2 * np.pi, grid_shape)
-    distances = is_moved * block * _between(severity, 0.3, 0.6, 1.1, 2, 3.5)
+    distances = is_moved * block * between(severity, 0.3, 0.6, 1.1, 2, 3.5)
     rows = rows + np.rint(distances * np.sin(angles)).astype(int)[blocks]
     columns = columns + np.rint(distances * np.cos(angles)).astype(int)[blocks]
     return Image.fromarray(pixels[np.clip(rows, 0, image.height - 1), np.clip(columns, 0, image.width - 1)])
 
 
 # Five families stay out of this table forever, in any form: motion blur, swirls, impulse (salt-and-pepper) noise,
-# JPEG 2000 and colour casts. They are what a trained model is tested on as damage it has never seen.
+# JPEG 2000 and colour casts. They are what a trained model is tested on as damage it has never seen
+# (unseen_artifacts.py, which nothing that trains may import).
 FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
     function.__name__: function
     for function in (
@@ -182,6 +182,26 @@ FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Im
 }
 
 
+def apply_damage(
+    function: Callable[[Image.Image, float, np.random.Generator], Image.Image],
+    image: Image.Image,
+    severity: int,
+    seed: int,
+) -> Image.Image:
+    """The picture with the damage of a family's function: RGB in, RGB of the same size out.
+
+    `severity` is 1 (just visible) to 5 (ruined); seed (0 or more) and the function's name decide what is random. Raises
+    ValueError for another severity, or a picture that is not RGB.
+    """
+    if severity not in SEVERITIES:
+        raise ValueError(f"got the severity {severity!r}; accepted: {SEVERITIES}")
+    if image.mode != "RGB":
+        raise ValueError(f"got a picture of mode {image.mode!r}; accepted: 'RGB'")
+    family_seed = [seed, zlib.crc32(function.__name__.encode())]
+    jitter = np.random.default_rng([*family_seed, severity]).uniform(-SEVERITY_JITTER, SEVERITY_JITTER)
+    return function(image, severity + jitter, np.random.default_rng(family_seed))
+
+
 def degrade(image: Image.Image, family: str, severity: int, seed: int) -> Image.Image:
     """The picture with one damage: RGB in, RGB of the same size out, the same for the same seed (0 or more).
 
@@ -190,13 +210,12 @@ def degrade(image: Image.Image, family: str, severity: int, seed: int) -> Image.
     """
     if family not in FAMILIES:
         raise ValueError(f"got the family {family!r}; accepted: {', '.join(FAMILIES)}")
-    if severity not in SEVERITIES:
-        raise ValueError(f"got the severity {severity!r}; accepted: {SEVERITIES}")
-    if image.mode != "RGB":
-        raise ValueError(f"got a picture of mode {image.mode!r}; accepted: 'RGB'")
-    family_seed = [seed, zlib.crc32(family.encode())]
-    jitter = np.random.default_rng([*family_seed, severity]).uniform(-SEVERITY_JITTER, SEVERITY_JITTER)
-    return FAMILIES[family](image, severity + jitter, np.random.default_rng(family_seed))
+    return apply_damage(FAMILIES[family], image, severity, seed)
+
+
+def has_effect(clean: Image.Image, damaged: Image.Image) -> bool:
+    """Whether a damage found anything to work on; the pictures are of one size."""
+    return bool(np.abs(np.asarray(damaged, dtype=int) - np.asarray(clean)).mean() >= NO_EFFECT)
 
 
 @dataclass
@@ -211,6 +230,11 @@ class SynthesisReport:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def picture_seed(seed: int, name: str) -> int:
+    """The seed (0 to 2**64 - 1) of one picture among those of a run."""
+    return int(_digest(f"{seed}/{name}".encode())[:16], 16)
 
 
 def _group_names(relative_paths: list[str]) -> dict[str, str]:
@@ -277,11 +301,11 @@ def _write_versions(
         return problem
     clean = read_clean(source_path, max_size)
     clean.save(output_dir / "Perfect" / "5" / f"{group}__clean.png")
-    picture_seed = int(_digest(f"{seed}/{group}".encode())[:16], 16)
+    seed_of_picture = picture_seed(seed, group)
     without_effect = []
-    for family, severity in _draw_versions(versions_per_image, np.random.default_rng(picture_seed)):
-        damaged = degrade(clean, family, severity, picture_seed)
-        if np.abs(np.asarray(damaged, dtype=int) - np.asarray(clean)).mean() < NO_EFFECT:
+    for family, severity in _draw_versions(versions_per_image, np.random.default_rng(seed_of_picture)):
+        damaged = degrade(clean, family, severity, seed_of_picture)
+        if not has_effect(clean, damaged):
             without_effect.append(f"{family}_{severity}")
             continue
         damaged.save(output_dir / "Artifact" / str(6 - severity) / f"{group}__{family}_{severity}.png")
@@ -289,7 +313,8 @@ def _write_versions(
     return row | {"width": clean.width, "height": clean.height}, without_effect
 
 
-def _map_in_processes(function: Callable, items: list, num_workers: int) -> list:
+def map_in_processes(function: Callable, items: list, num_workers: int) -> list:
+    """The results in the order of the items; both must be picklable where there is more than one worker."""
     if num_workers == 1:
         return [function(item) for item in items]
     # Spawned, not forked: a fork beside torch's threads can hang.
@@ -342,7 +367,7 @@ def synthesize(
             versions_per_image=versions_per_image,
             max_size=max_size,
         )
-        results = _map_in_processes(write, sorted(groups.items()), num_workers)
+        results = map_in_processes(write, sorted(groups.items()), num_workers)
         for name, result in zip(sorted(groups), results, strict=True):
             if isinstance(result, str):
                 if result != NOT_AN_IMAGE:

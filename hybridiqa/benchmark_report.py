@@ -14,6 +14,7 @@ import torch
 
 from hybridiqa.benchmark_timing import Row
 from hybridiqa.loading import ROOT
+from hybridiqa.model_card import shown_command
 from hybridiqa.versions import library_versions
 
 
@@ -28,24 +29,39 @@ def device_name(device: torch.device) -> str:
 
 
 def commit_hash() -> str | None:
-    """The short hash of the checkout's commit; None outside a checkout."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    """The short hash of the checkout's commit, with -dirty where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def build_report(rows: Sequence[Row], facts: Mapping[str, float], device: torch.device) -> dict:
-    """What `--json` holds, for every command."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def describe_run(command: Sequence[str], device: torch.device) -> dict:
+    """What numbers belong to: how they were made, with which code, where.
+
+    Args:
+        command: the door's arguments.
+    """
     return {
-        "rows": [asdict(row) for row in rows],
-        "facts": {**facts, "peak_rss_bytes": peak if sys.platform == "darwin" else 1024 * peak},
+        "command": shown_command(["python", "benchmark.py", *command]),
+        "commit": commit_hash(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": library_versions(),
-        "commit": commit_hash(),
+    }
+
+
+def build_report(
+    kind: str, rows: Sequence[Row], facts: Mapping[str, float], command: Sequence[str], device: torch.device
+) -> dict:
+    """What `--json` holds, for the commands that measure speed and precision."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "kind": kind,
+        **describe_run(command, device),
+        "rows": [asdict(row) for row in rows],
+        "facts": {**facts, "peak_rss_bytes": peak if sys.platform == "darwin" else 1024 * peak},
     }
 
 

@@ -19,7 +19,8 @@ from hybridiqa.versions import library_versions
 from metrics.iqa.iqa import is_defined
 
 TAGS = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "hyperiqa", "custom_code", "model-index"]
-# The metrics that a card shows (metrics.json has all). What one is called here, and the Hub's name for it, or its own where the Hub has none.
+# The metrics that a card shows (metrics.json has all): what one is called here, and the Hub's name for it, or its own
+# where the Hub has none.
 METRIC_NAMES = {
     "srcc": ("SRCC", "spearmanr"),
     "plcc": ("PLCC", "pearsonr"),
@@ -104,7 +105,7 @@ def shown_command(command: Sequence[str]) -> str:
     """A command to show to others: of paths outside the working folder, the last component only."""
     arguments = []
     for argument in command:
-        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        option, equals, value = argument.partition("=") if "=" in argument else ("", "", argument)
         arguments.append(option + equals + _shown(value))
     return shlex.join(arguments)
 

@@ -1,17 +1,18 @@
-"""Two pictures of a run, as PNG files: how it learned, and how its scores agree with the true ones."""
+"""Plots as PNG files: how a run learned, and how scores agree with the true ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metrics.iqa.iqa import compute_metrics, is_defined
+from metrics.iqa.iqa import LogisticFitError, compute_metrics, fit_logistic, is_defined, logistic
 
 DOTS_PER_INCH = 120
 LIGHT, DARK, ACCENT, GREY = "#a9c6e3", "#1f4e79", "#c8501e", "#8c8c8c"
@@ -90,6 +91,11 @@ def _named_value(metrics: dict[str, float], name: str) -> str:
     return f"{name.upper()} {metrics[name]:.3f}" if is_defined(metrics[name]) else f"{name.upper()} not defined"
 
 
+def _scatter(axes: Axes, references: Sequence[float], predictions: Sequence[float]) -> None:
+    opacity = min(0.8, max(0.15, 8 / math.sqrt(len(references))))  # so that a crowd shows where it is dense
+    axes.scatter(references, predictions, s=18, color=DARK, alpha=opacity, linewidths=0)
+
+
 def plot_predictions(
     predictions: Sequence[float], references: Sequence[float], path: str | Path, title: str = ""
 ) -> None:
@@ -105,10 +111,44 @@ def plot_predictions(
     margin = 0.04 * (high - low) or 1  # all of one value: a scale of some width around it
     limits = (low - margin, high + margin)
     axes.plot(limits, limits, color=ACCENT, linewidth=1, linestyle="--", zorder=3)
-    opacity = min(0.8, max(0.15, 8 / math.sqrt(len(references))))  # so that a crowd shows where it is dense
-    axes.scatter(references, predictions, s=18, color=DARK, alpha=opacity, linewidths=0)
+    _scatter(axes, references, predictions)
     axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="true score", ylabel="predicted score")
     numbers = f"{_named_value(metrics, 'srcc')}, {_named_value(metrics, 'plcc')}, n = {len(references)}"
     axes.set_title(f"{title}\n{numbers}" if title else numbers, fontsize=11, parse_math=False)
     _tidy(axes)
+    _save(figure, path)
+
+
+def _draw_model(axes: Axes, name: str, predictions: np.ndarray, references: np.ndarray) -> None:
+    """Predicted over true scores, and the logistic curve that maps them to each other."""
+    _scatter(axes, references, predictions)
+    try:
+        parameters = fit_logistic(predictions, references)
+        scores = np.linspace(predictions.min(), predictions.max(), 200)
+        axes.plot(logistic(scores, *parameters), scores, color=ACCENT, linewidth=1.2, zorder=3)
+    except (ValueError, LogisticFitError):  # the report says why
+        pass
+    metrics = compute_metrics(predictions, references)
+    numbers = f"{_named_value(metrics, 'srcc')}, {_named_value(metrics, 'plcc')}, n = {len(references)}"
+    axes.set_title(f"{name}\n{numbers}", fontsize=10, parse_math=False)
+    axes.set(xlabel="true score", ylabel="predicted score")
+    _tidy(axes)
+
+
+def plot_ranking(
+    scores: Mapping[str, Sequence[float]], references: Sequence[float], path: str | Path, title: str = ""
+) -> None:
+    """A panel a model: predicted over true scores, each on its own scale, with the fitted logistic curve, as a PNG.
+
+    Pictures without a score (NaN) are left out.
+    """
+    figure = _new_figure(4.2 * min(3, len(scores)), 4 * math.ceil(len(scores) / 3))
+    panels = figure.subplots(math.ceil(len(scores) / 3), min(3, len(scores)), squeeze=False).ravel()
+    references = np.asarray(references, float)
+    for axes, (name, values) in zip(panels, scores.items(), strict=False):
+        is_scored = np.isfinite(values)
+        _draw_model(axes, name, np.asarray(values, float)[is_scored], references[is_scored])
+    for axes in panels[len(scores) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=12, parse_math=False)
     _save(figure, path)

@@ -69,15 +69,23 @@ def train_split(args: argparse.Namespace, number: int, test_scenes: list[str]) -
     return output_dir
 
 
-def read_test_predictions(output_dir: Path, scene_of: dict[str, str]) -> tuple[list[float], list[float], list[str]]:
+def read_test_predictions(output_dir: Path) -> list[dict[str, str]]:
     with open(output_dir / "predictions.csv", newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    predictions = [float(row["prediction"]) for row in rows]
-    return predictions, [float(row["score"]) for row in rows], [scene_of[row["path"]] for row in rows]
+        return [row for row in csv.DictReader(file) if row["split"] == "test"]
 
 
-def show(title: str, predictions: list[float], scores: list[float], scenes: list[str]) -> None:
+def write_predictions(rows: list[dict[str, str]], path: Path) -> None:
+    """A table of scores for `benchmark.py ranking --model`."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["path", "prediction"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def show(title: str, rows: list[dict[str, str]], scene_of: dict[str, str]) -> None:
     """Print SRCC within scene and overall, with 95 % bootstrap intervals over scenes."""
+    predictions, scores = ([float(row[column]) for row in rows] for column in ("prediction", "score"))
+    scenes = [scene_of[row["path"]] for row in rows]
     metrics = compute_metrics(predictions, scores, scenes)
     intervals = bootstrap_intervals(predictions, scores, scenes)
     cells = [f"{name} {metrics[name]:.3f} [{intervals[name][0]:.3f}, {intervals[name][1]:.3f}]" for name in SHOWN]
@@ -93,12 +101,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with open(args.hecd_dir / "scores.csv", newline="", encoding="utf-8") as file:
         scene_of = {row["file"]: row["scene"] for row in csv.DictReader(file)}
-    pooled = [[], [], []]
+    pooled = []
     for number, scenes in enumerate(deal_scenes(args.hecd_dir / "scores.csv")):
-        facts = read_test_predictions(train_split(args, number, scenes), scene_of)
-        pooled = [values + more for values, more in zip(pooled, facts, strict=True)]
-        show(f"split {number}, scenes {' '.join(scenes)}", *facts)
-    show("all twelve scenes, each by the model that never saw it", *pooled)
+        rows = read_test_predictions(train_split(args, number, scenes))
+        show(f"split {number}, scenes {' '.join(scenes)}", rows, scene_of)
+        pooled += rows
+    show("all twelve scenes, each by the model that never saw it", pooled, scene_of)
+    write_predictions(pooled, args.output_dir / f"{args.run}.csv")
     return 0
 
 

@@ -28,15 +28,19 @@ MIN_FIT_SIZE = 5  # a curve of four parameters goes through any four points
 FIT_STARTS = ((0.0, 0.0), (0.0, math.log(0.25)), (-1.0, 0.0), (1.0, 0.0))
 MAX_LOG_WIDTH = 10.0  # a curve 20,000 standard deviations wide is a line, one as narrow a step; beyond, digits run out
 MIN_FIT5_SIZE = 6  # and one of five through any five
-FIT5_STARTS = tuple((middle, math.log(width)) for width in (1.0, 0.25, 0.05) for middle in (0.0, -1.0, 1.0))
+FIT5_STARTS = tuple(
+    (middle, math.log(width))
+    for width in (1.0, 0.25, 0.05)
+    for middle in (0.0, -0.5, 0.5, -1.0, 1.0, -1.5, 1.5, -2.0, 2.0)  # with fewer, one fit in twenty was not the best
+)
 MIN_BEND = 1e-9  # an S of height 1 that is nearer (root mean square) to a line is one: the rest is mostly rounding
 
 Parameters = tuple[float, float, float, float]  # upper, lower, middle, width
 Parameters5 = tuple[float, float, float, float, float]  # b1 to b5
 
-DESCRIPTION = """Agreement of predicted with true image quality scores: SRCC, KRCC, PLCC and RMSE, as predicted and after
-logistic fits of four and five parameters, pairwise accuracy and, given groups, SRCC within them; with 95 % bootstrap
-intervals."""
+DESCRIPTION = """Agreement of predicted with true image quality scores: SRCC, KRCC, PLCC and RMSE, as predicted and
+after logistic fits of four and five parameters, pairwise accuracy and, given groups, SRCC within them; with 95 %
+bootstrap intervals."""
 
 INPUTS_DESCRIPTION = """
 Args:
@@ -278,6 +282,9 @@ class Fits(NamedTuple):
     five: Parameters5 | None = None
 
 
+NO_FITS = Fits()
+
+
 def _fit_or_none(fit: Callable, predictions: np.ndarray, references: np.ndarray, start: tuple | None) -> tuple | None:
     try:
         return fit(predictions, references, start)
@@ -285,7 +292,7 @@ def _fit_or_none(fit: Callable, predictions: np.ndarray, references: np.ndarray,
         return None
 
 
-def _fits(predictions: np.ndarray, references: np.ndarray, start: Fits = Fits()) -> Fits:
+def _fits(predictions: np.ndarray, references: np.ndarray, start: Fits = NO_FITS) -> Fits:
     return Fits(
         _fit_or_none(fit_logistic, predictions, references, start.four),
         _fit_or_none(fit_logistic5, predictions, references, start.five),
@@ -481,8 +488,12 @@ def difference_intervals(
         samples, other_samples: of the same images, groups, seed and number of resamples.
 
     Raises:
-        ValueError: as `intervals_of`.
+        ValueError: as `intervals_of`, or samples that are no pairs.
     """
+    if {name: values.shape for name, values in samples.items()} != {
+        name: values.shape for name, values in other_samples.items()
+    }:
+        raise ValueError("samples of the same metrics and as many resamples are accepted")
     return intervals_of({name: values - other_samples[name] for name, values in samples.items()}, confidence)
 
 
@@ -496,8 +507,8 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """`intervals_of` the `bootstrap_samples`; the same for the same seed.
 
-    With fewer than about ten groups the intervals are too narrow. 2,000 images take about 9 seconds
-    of one CPU core, and 18 where predictions and references lie on a straight line, which the fits are slowest to reach.
+    With fewer than about ten groups the intervals are too narrow. 2,000 images take about 10 seconds of one CPU core,
+    and up to 30 where predictions and references lie on a straight line, which the fits are slowest to reach.
 
     Raises:
         ValueError: as `bootstrap_samples` and `intervals_of`.
