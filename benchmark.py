@@ -23,7 +23,6 @@ pictures; `export.py` makes the .onnx files. `tables` writes README.md's tables 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -32,7 +31,7 @@ import torch
 from datasets import disable_progress_bars
 
 from hybridiqa.benchmark_report import build_report, print_report
-from hybridiqa.files import check_new_folder
+from hybridiqa.files import check_new_folder, write_json
 from hybridiqa.loading import ROOT, choose_device, silence_libraries
 from hybridiqa.precision_benchmark import measure_precision
 from hybridiqa.published_layout import DEPTHS
@@ -125,7 +124,7 @@ def measure_speed(args: argparse.Namespace) -> None:
     report = build_report(args.command, *args.measure(args), args.command_line, choose_device(args.device))
     print_report(report)
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(args.json, report)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,11 +30,12 @@ from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import HfArgumentParser
 
 from hybridiqa.dataset_loading import dataset_hash, load_prepared
+from hybridiqa.files import write_json
 from hybridiqa.loading import load_model, silence_libraries
 from hybridiqa.memory import keep_freed_memory
 from hybridiqa.model_building import build_model
 from hybridiqa.pushing import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
-from hybridiqa.run_report import METRICS_FILE, write_json, write_run
+from hybridiqa.run_report import METRICS_FILE, write_run
 from hybridiqa.splits import split_by_group
 from hybridiqa.training import GROUP_NAMES, Split, Trainer, format_metrics
 from hybridiqa.training_arguments import ARGUMENTS_FILE, TrainingArguments

@@ -1,7 +1,9 @@
-"""Files and folders: walking them, unpacking zips, and new folders that are whole or not there."""
+"""Files and folders: walking them, unpacking zips, and writing such that a file or folder is whole or not there."""
 
 import hashlib
+import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -153,3 +155,17 @@ def write_text_atomically(path: Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
+
+
+def without_nan(value):
+    """The same with null for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_json(path: Path, value) -> None:
+    """Indented JSON, there whole or not at all; NaN becomes null."""
+    write_text_atomically(path, json.dumps(without_nan(value), indent=2) + "\n")

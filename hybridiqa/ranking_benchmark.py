@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from hybridiqa.benchmark_report import describe_run
-from hybridiqa.files import new_folder
+from hybridiqa.files import new_folder, write_json
 from hybridiqa.loading import choose_device
 from hybridiqa.measured_data import RatedPictures, load_measured
 from hybridiqa.plots import plot_ranking
 from hybridiqa.preferences import Preferences, preference_accuracy
 from hybridiqa.ranking import compare, measure_ranking
 from hybridiqa.ranking_report import CSV_COLUMNS, ranking_csv, ranking_markdown, write_csv
-from hybridiqa.run_report import write_json
 from hybridiqa.scorers import Scorer, ScorerOptions, load_scorers, split_label
 from metrics.iqa.iqa import intervals_of
 

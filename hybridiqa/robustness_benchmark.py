@@ -12,11 +12,10 @@ import numpy as np
 from hybridiqa.artifacts import FAMILIES, SEVERITIES
 from hybridiqa.benchmark_report import describe_run
 from hybridiqa.dataset_loading import HASH_LENGTH
-from hybridiqa.files import as_text, content_hash, has_image_suffix, new_folder, walk_files
+from hybridiqa.files import as_text, content_hash, has_image_suffix, new_folder, walk_files, write_json
 from hybridiqa.loading import choose_device
 from hybridiqa.ranking_report import markdown_table, number, with_interval, write_csv
 from hybridiqa.robustness import DamagedPictures, mean_scores, ordering, stability
-from hybridiqa.run_report import write_json
 from hybridiqa.scorers import ScorerOptions, load_scorers
 from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 import sys
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from hybridiqa.dataset_loading import is_on_hub
-from hybridiqa.files import write_text_atomically
+from hybridiqa.files import write_json
 from hybridiqa.model_card import RunFacts, SplitFacts, write_model_card
 from hybridiqa.percentiles import score_quantiles
 from hybridiqa.plots import plot_predictions, plot_training
@@ -22,20 +20,6 @@ from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
 METRICS_FILE = "metrics.json"
 PRECISION_NAMES = {"no": "float32", "bf16": "bfloat16 mixed precision", "fp16": "float16 mixed precision"}
-
-
-def without_nan(value):
-    """The same with null for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def write_json(path: Path, value) -> None:
-    """Indented JSON, there whole or not at all; NaN becomes null."""
-    write_text_atomically(path, json.dumps(without_nan(value), indent=2) + "\n")
 
 
 def _write_rows(path: Path, header: list[str], rows: list[list]) -> None:

@@ -129,9 +129,11 @@ class ScoreFile:
 
 def split_label(given: str) -> tuple[str, str]:
     """`NAME=MODEL` as name and model; without a name, the model's last part is one."""
+    if Path(given).exists():
+        return Path(given).resolve().name, given
     if labelled := LABEL.fullmatch(given):
         return labelled[1], labelled[2]
-    return Path(given).resolve().name if Path(given).exists() else given.rsplit("/", 1)[-1], given
+    return given.rsplit("/", 1)[-1], given
 
 
 def _load_from_config(model: str, options: ScorerOptions) -> Scorer:

@@ -22,11 +22,11 @@ import prepare_dataset
 import train
 from hybridiqa import training
 from hybridiqa.backbones import load_backbone
+from hybridiqa.files import without_nan
 from hybridiqa.loading import hub_class
 from hybridiqa.model_building import build_model, build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import RandomPatches
 from hybridiqa.resident_images import ResidentImages
-from hybridiqa.run_report import without_nan
 from hybridiqa.training import format_metrics, merit
 from hybridiqa.training_arguments import TrainingArguments
 
