@@ -27,7 +27,6 @@ from hybridiqa.files import content_hash
 PICTURE_KEYS = ("generations", "image_path", "file_path")
 RANK_KEYS = ("ranking", "rank")
 PAIR_KEY = "human_preference"
-PICTURE_FOLDERS = ("test_images", "test", "train")  # preferred where a name lies in several
 PICKAPIC_COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
 
 
@@ -98,7 +97,8 @@ def read_comparisons(list_path: Path) -> Preferences:
         listed = [(row["prompt"], *_pictures_and_ranks(row)) for row in rows]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{list_path} is no list of comparisons: {error}") from error
-    finder, indices, missing = PictureFinder(list_path.parent, PICTURE_FOLDERS), {}, {}
+    split = list_path.stem  # whose folder is preferred where a name lies in several
+    finder, indices, missing = PictureFinder(list_path.parent, (f"{split}_images", split)), {}, {}
     sources, prompts, comparisons, digest = [], [], [], hashlib.sha256()
     for prompt, names, ranks in listed:
         there = []
