@@ -73,6 +73,22 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+class UntrustedCodeError(ValueError):
+    """A Hub checkpoint brings code that is not ours, and was not allowed to.
+
+    Args:
+        commit: of the repository, that was looked at.
+    """
+
+    def __init__(self, name: str, commit: str):
+        self.commit = commit
+        self.reason = (
+            f"{name} brings code that is not this project's: read it at {HfApi().endpoint}/{name}/tree/{commit}, then "
+            "allow just that with --trust_remote_code"
+        )
+        super().__init__(f"{self.reason} --model_revision {commit}")
+
+
 def _is_code_of_ours(name: str, commit: str) -> bool:
     """Whether a Hub repository brings the very files that lie here. Raises OSError where it cannot be read."""
     find_file = hub_class("modeling_hybridiqa.find_file")
@@ -90,10 +106,7 @@ def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tu
     if is_ours:
         return hub_class("modeling_hybridiqa.HybridIQAModel"), {"revision": commit}
     if not trust_remote_code:
-        raise ValueError(
-            f"{name} brings code that is not this project's: read it at {HfApi().endpoint}/{name}/tree/{commit}, then "
-            f"allow just that with --trust_remote_code --model_revision {commit}"
-        )
+        raise UntrustedCodeError(name, commit)
     return AutoModel, {"revision": commit, "code_revision": commit, "trust_remote_code": True}
 
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import PretrainedConfig
 
 from hybridiqa.engines import Engine, load_engine
-from hybridiqa.loading import choose_device, first_line
+from hybridiqa.loading import UntrustedCodeError, choose_device, first_line
 from hybridiqa.reference_scorers import BrisqueScorer, PyiqaScorer, load_transformers_scorer
 from hybridiqa.scoring import PatchChoice, score_sources, scorer_name
 from hybridiqa.tables import TABLE_SUFFIXES, read_table
@@ -141,11 +141,16 @@ def _load_from_config(model: str, options: ScorerOptions) -> Scorer:
     name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
     try:
         config, _ = PretrainedConfig.get_config_dict(name, revision=revision or None)
+        if not config:  # so does transformers 5 say that a folder has no config.json
+            raise OSError("it has no config.json")
     except OSError as error:
         raise ValueError(f"--model {model}: {first_line(error)}; accepted: {KINDS}") from error
     if config.get("model_type") == "hybridiqa":
         loading = {"trust_remote_code": options.trust_remote_code, "revision": revision or None}
-        return CheckpointScorer(load_engine(name, device=options.device, **loading), options)
+        try:
+            return CheckpointScorer(load_engine(name, device=options.device, **loading), options)
+        except UntrustedCodeError as error:
+            raise ValueError(f"{error.reason} --model {name}@{error.commit}") from error
     device = choose_device(options.device)
     return load_transformers_scorer(name, config, revision or None, device, options.trust_remote_code)
 

@@ -119,7 +119,7 @@ def test_pickapic_is_read(tmp_path):
     row, _ = preference_accuracy(data.comparisons, [2.0, 1.0, 5.0, 1.0, 1.0, 2.0])
     assert (row["num_pairs"], row["num_prompts"], row["metrics"]["accuracy"]) == (2, 2, 1)  # the tie is skipped
     assert len(load_measured(name, "validation_unique").comparisons) == 1
-    with pytest.raises(ValueError, match="--split must be one of .*test_unique.*, got train"):
+    with pytest.raises(ValueError, match=r"--split must be one of .*test_unique.*, got train"):
         load_measured(name, "train")
 
 
@@ -143,7 +143,7 @@ def test_pictures_that_are_not_there_are_listed(image_reward):
     assert data.missing == ["1.webp"] and data.comparisons[0] == Comparison("a cat", (0, 1), (1, 2))
     for name in ("2.webp", "3.webp", "4.webp"):
         (folder / "test_images" / name).unlink()
-    with pytest.raises(ValueError, match="lists no two pictures of a prompt that are there; missing: .*1.webp"):
+    with pytest.raises(ValueError, match=r"lists no two pictures of a prompt that are there; missing: .*1\.webp"):
         load_measured(write_list(folder, rows))
 
 
