@@ -4,9 +4,8 @@
     python recipes/hecd.py HECD_DIR --backbone BACKBONE_DIR --output_dir OUT --run fine_tuned
 
 HECD_DIR holds `images/` and a table `scores.csv` with the columns file, scene and mos (mean of ratings 1-5; arXiv
-2204.05200). BACKBONE_DIR is what `opennsfw_backbone.py`
-writes. The scenes are dealt into three thirds; each third is the test split of one model, which learns from the others.
-Two random halves of the raters agree at an SRCC of 0.70.
+2204.05200). BACKBONE_DIR is what `opennsfw_backbone.py` writes. The scenes are dealt into three thirds; each third is
+the test split of one model, which learns from the others. Two random halves of the raters agree at an SRCC of 0.70.
 
 Result (SRCC within scene, mean over the scenes; 95 % intervals over the scenes) and duration on two CPU cores:
 
@@ -17,13 +16,17 @@ Result (SRCC within scene, mean over the scenes; 95 % intervals over the scenes)
 | fine_tuned (Kodak) | 0.445 | 0.407 | 0.484 | 0.445 [0.376, 0.518] | 12 (on one core) |
 
 For the last row the backbone's batch norm statistics are of the 24 Kodak photographs (`opennsfw_backbone.py --images`).
-Over the pictures of all scenes of a third: frozen 0.32, 0.35, 0.17; fine_tuned 0.38, 0.52, 0.31, and 0.46, 0.41, 0.32.
-A ridge regression on mean and standard deviation of the frozen backbone's four stage maps over native patches, on the
-same thirds: 0.47 within scene and 0.32, 0.38, 0.41. Fine-tuned (first row of it) less ridge, scene by scene: +0.008
+Over the pictures of all scenes of a third: frozen 0.32, 0.35, 0.17; fine_tuned 0.38, 0.52, 0.31; with Kodak 0.46, 0.41,
+0.32. A ridge regression on mean and standard deviation of the frozen backbone's four stage maps over native patches, on
+the same thirds: 0.47 within scene and 0.32, 0.38, 0.41. Fine-tuned (its first row) less ridge, scene by scene: +0.008
 [-0.068, 0.090], which twelve scenes cannot tell from nothing.
 
-The predictions of all thirds go to OUT/RUN.csv, which `benchmark.py ranking --model` takes. The README's table is of
-the last row.
+The predictions of all thirds go to OUT/RUN.csv. The README's table (of the last row) is then made by
+
+    python prepare_dataset.py HECD_DIR/images --scores_csv HECD_DIR/scores.csv --score_column mos --group_column scene \
+        --validation_fraction 0 --test_fraction 0 --output_dir prepared-hecd
+    python benchmark.py ranking --model embedded=. trained=OUT/fine_tuned.csv brisque --dataset hecd=prepared-hecd \
+        --output_dir hecd_report
 """
 
 from __future__ import annotations
