@@ -27,7 +27,7 @@ from hybridiqa.artifacts import (
 )
 from hybridiqa.dataset_formats import image_problem
 from hybridiqa.files import as_text
-from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES
+from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES, check_jpeg2000
 
 logger = logging.getLogger(__name__)
 
@@ -112,12 +112,13 @@ class DamagedPictures(Sequence):
         max_size: limits the longer side, in pixels.
 
     Raises:
-        ValueError: no pictures, one that is not below `root`, or a number out of range.
+        ValueError: no pictures, one that is not below `root`, a number out of range, or a Pillow without JPEG 2000.
     """
 
     def __init__(self, paths: Sequence[Path], root: Path, seed: int = 0, max_size: int | None = None):
         if seed < 0 or (max_size is not None and max_size < 1):
             raise ValueError(f"got seed {seed}, max_size {max_size}; accepted: 0 or more, 1 or more")
+        check_jpeg2000()  # else its versions would be missing, one by one, from what "unseen" says
         self.paths = {as_text(Path(path).relative_to(root).as_posix()): Path(path) for path in paths}
         if not self.paths:
             raise ValueError(f"got no pictures below {str(root)!r}; accepted: one or more")

@@ -7,7 +7,7 @@ Nothing that trains or makes training data may import this file. Severities, see
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 from scipy.ndimage import map_coordinates
 
 from hybridiqa.artifacts import apply_damage, between, through_codec
@@ -73,11 +73,19 @@ def impulse_noise(image: Image.Image, severity: float, rng: np.random.Generator)
     return Image.fromarray(np.where(is_hit, values, np.asarray(image)))
 
 
+def check_jpeg2000() -> None:
+    """Raise ValueError where this Pillow cannot write JPEG 2000."""
+    if not features.check("jpg_2000"):
+        raise ValueError("this Pillow was built without OpenJPEG, which JPEG 2000 needs: pip install a wheel of pillow")
+
+
 def jpeg2000(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """JPEG 2000 compression, to an error that is a share of the picture's contrast.
 
     Sizes would ruin small pictures, which are mostly header, and errors in grey levels shift the colour of flat ones.
+    Raises ValueError where Pillow has no such codec.
     """
+    check_jpeg2000()
     contrast = np.sqrt(np.asarray(image).var(axis=(0, 1)).mean())  # 0-127.5
     error = max(LEAST_ERROR, between(severity, 0.07, 0.12, 0.19, 0.32, 0.55) * contrast)
     ratio = float(20 * np.log10(255 / error))  # peak signal to noise, in decibels

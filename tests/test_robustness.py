@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from test_artifacts import textured_picture
 
 from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade, picture_seed
@@ -145,6 +145,12 @@ def test_a_broken_picture_is_named_and_has_no_bytes(root, caplog):
     assert [data for _, data in pictures[:NUM_VERSIONS]] == [b""] * NUM_VERSIONS
     assert caplog.text.count("broken.png") == 1
     assert pictures[NUM_VERSIONS][1]
+
+
+def test_a_pillow_without_jpeg2000_is_refused_before_any_picture_is_made(root, monkeypatch):
+    monkeypatch.setattr(features, "check", lambda feature: feature != "jpg_2000")
+    with pytest.raises(ValueError, match="OpenJPEG"):
+        DamagedPictures([root / "a.png"], root)
 
 
 def test_pictures_that_cannot_be_are_refused(root, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import PIL
 import pytest
 import scipy
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, features
 from test_artifacts import difference, textured_picture
 
 from hybridiqa.artifacts import FAMILIES, SEVERITIES, SEVERITY_JITTER, apply_damage, between, degrade
@@ -237,6 +237,27 @@ def test_jpeg2000_loses_the_stated_share_of_contrast_and_no_colour_of_a_flat_pic
         assert np.sqrt(np.square(lossy - clean).mean()) / contrast == pytest.approx(share, rel=0.3)
     flat = Image.new("RGB", (64, 48), (200, 120, 30))
     assert difference(flat, jpeg2000(flat, 5, np.random.default_rng(0))) <= 1
+
+
+def test_a_pillow_without_jpeg2000_is_named(monkeypatch):
+    monkeypatch.setattr(features, "check", lambda feature: feature != "jpg_2000")
+    with pytest.raises(ValueError, match=r"OpenJPEG.*pip install"):
+        degrade_unseen(textured_picture(), "jpeg2000", 1, 0)
+    assert degrade_unseen(textured_picture(), "swirl", 1, 0).size == (120, 90)
+
+
+def test_jpeg2000_writes_fewer_bytes_the_higher_the_severity(monkeypatch):
+    sizes, save = [], Image.Image.save
+
+    def measured_save(image: Image.Image, file, **options) -> None:
+        save(image, file, **options)
+        sizes.append(file.tell())
+
+    monkeypatch.setattr(Image.Image, "save", measured_save)
+    for severity in SEVERITIES:
+        jpeg2000(textured_picture(), severity, np.random.default_rng(0))
+    assert len(sizes) == 5 and sizes[0] < 120 * 90 * 3
+    assert all(second < first for first, second in itertools.pairwise(sizes))
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
