@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 
 import numpy as np
 from datasets import Dataset
@@ -70,20 +72,27 @@ def _key_of(row: dict, keys: Sequence[str]) -> str | None:
     return next((key for key in keys if key in row), None)
 
 
-def _pictures_and_ranks(row: dict) -> tuple[list[str], list[float]]:
-    """What a row of a list of comparisons says.
+def _is_list_of(kind: type | UnionType, values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _parse_comparison(row: object) -> tuple[str, list[str], list[float]]:
+    """Prompt, pictures and ranks that a row of a list of comparisons says.
 
     Raises:
         ValueError: not such a row.
     """
-    pictures, ranks = _key_of(row, PICTURE_KEYS), _key_of(row, (*RANK_KEYS, PAIR_KEY))
-    if "prompt" not in row or pictures is None or ranks is None or len(row[pictures]) != len(row[ranks]):
+    fields = row if isinstance(row, dict) else {}
+    rank_key = _key_of(fields, (*RANK_KEYS, PAIR_KEY))
+    prompt, pictures, ranks = (fields.get(key) for key in ("prompt", _key_of(fields, PICTURE_KEYS), rank_key))
+    is_typed = isinstance(prompt, str) and _is_list_of(str, pictures) and _is_list_of(int | float, ranks)
+    if not is_typed or len(pictures) != len(ranks) or not all(map(math.isfinite, ranks)):
         raise ValueError(
             f"a comparison has a prompt, one of {', '.join(PICTURE_KEYS)}, and as many values of one of "
-            f"{', '.join((*RANK_KEYS, PAIR_KEY))}; got {str(row)[:200]}"
+            f"{', '.join((*RANK_KEYS, PAIR_KEY))}; got {row!r:.200}"
         )
-    sign = -1 if ranks == PAIR_KEY else 1
-    return row[pictures], [sign * float(rank) for rank in row[ranks]]
+    sign = -1 if rank_key == PAIR_KEY else 1
+    return prompt, pictures, [sign * float(rank) for rank in ranks]
 
 
 def read_comparisons(list_path: Path) -> Preferences:
@@ -94,8 +103,10 @@ def read_comparisons(list_path: Path) -> Preferences:
     """
     try:
         rows = json.loads(list_path.read_text(encoding="utf-8"))
-        listed = [(row["prompt"], *_pictures_and_ranks(row)) for row in rows]
-    except (ValueError, TypeError, KeyError) as error:
+        if not isinstance(rows, list):
+            raise ValueError(f"got {rows!r:.200}")
+        listed = [_parse_comparison(row) for row in rows]
+    except ValueError as error:
         raise ValueError(f"{list_path} is no list of comparisons: {error}") from error
     split = list_path.stem  # whose folder is preferred where a name lies in several
     finder, indices, missing = PictureFinder(list_path.parent, (f"{split}_images", split)), {}, {}

@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from hybridiqa.artifacts import FAMILIES
 from hybridiqa.files import write_text_atomically
 from hybridiqa.loading import ROOT
 from hybridiqa.ranking_report import agreement_table, difference_table, markdown_table
 from hybridiqa.robustness_benchmark import mean_score_table, ordering_table, stability_table
+from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES
 
 BLOCK = re.compile(r"(?P<start><!-- table (?P<name>\w+) (?P<report>\S+) -->\n).*?(?P<end><!-- end of table -->)", re.S)
 RANKING_METRICS = ("srcc_within_group", "srcc", "krcc", "plcc_logistic", "pairwise_accuracy")
@@ -58,6 +60,10 @@ def robustness_table(report: dict) -> str:
     return ordering_table(report, ["all", "trained", "unseen"])
 
 
+def families_table(report: dict) -> str:
+    return ordering_table(report, [*FAMILIES, *UNSEEN_FAMILIES])
+
+
 def scoring_table(report: dict) -> str:
     """Ratios to the published demo, a line a layout."""
     ratios = {row["name"]: row["ratio"] for row in report["rows"]}
@@ -86,7 +92,7 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "ranking": ranking_table,
     "differences": differences_table,
     "robustness": robustness_table,
-    "families": ordering_table,
+    "families": families_table,
     "stability": stability_table,
     "means": mean_score_table,
     "scoring": scoring_table,

@@ -75,14 +75,15 @@ class BrisqueScorer(PictureScorer):
     install = '"brisque[opencv-python-headless]" "numpy<2.4"'
 
     def __init__(self):
-        self.brisque = _import("brisque", self.install).BRISQUE(url=False)
-        self.description = f"brisque {version('brisque')}, 100 less its score"
+        library = _import("brisque", self.install)
         try:  # brisque 0.2 turns arrays of one element into numbers, which newer NumPys refuse
+            self.brisque = library.BRISQUE(url=False)
             self.score_picture(Image.effect_noise((64, 64), 50).convert("RGB"), None)
-        except TypeError as error:
+        except Exception as error:  # other versions may have other arguments
             raise ValueError(
-                f"brisque does not work with NumPy {np.__version__}: pip install {self.install}"
+                f"brisque does not work with NumPy {np.__version__} ({first_line(error)}): pip install {self.install}"
             ) from error
+        self.description = f"brisque {version('brisque')}, 100 less its score"
 
     def score_picture(self, picture: Image.Image, prompt: str | None) -> float:
         with warnings.catch_warnings():
@@ -128,13 +129,14 @@ class ModelScorer(PictureScorer):
 class TextImageScorer(PictureScorer):
     """A CLIP-style model: the cosine between the embeddings of a picture and of its prompt, -1 to 1.
 
-    Prompts are cut at the length that the model was made for.
+    Prompts are cut at the length that the model was made for. It computes in float32, whatever its checkpoint is stored
+    in: cosines in half precision are often equal.
     """
 
     needs_prompts = True
 
     def __init__(self, model: PreTrainedModel, processor, description: str):
-        self.model, self.processor, self.description = model, processor, description
+        self.model, self.processor, self.description = model.float(), processor, description
         text_config = getattr(model.config, "text_config", model.config)
         lengths = (processor.tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", math.inf))
         self.text_options = {"padding": "max_length", "truncation": True, "max_length": int(min(lengths))}
@@ -157,7 +159,7 @@ def load_transformers_scorer(
     Raises:
         ValueError: it cannot be loaded, or has neither a `score` nor embeddings of pictures and texts.
     """
-    classes = [key for key in config.get("auto_map", {}) if key.startswith("AutoModel")]
+    classes = [key for key in config.get("auto_map") or {} if key.startswith("AutoModel")]
     if classes and not trust_remote_code:
         raise ValueError(f"{name} brings code of its own: read it, then allow it with --trust_remote_code")
     class_name = "AutoModel" if "AutoModel" in classes or not classes else classes[0]
@@ -169,6 +171,6 @@ def load_transformers_scorer(
         if not all(hasattr(model, method) for method in TEXT_IMAGE_METHODS):
             raise ValueError(f"its {type(model).__name__} has neither a score nor embeddings of pictures and texts")
         processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        return TextImageScorer(model, processor, f"{name}, cosine of picture and prompt")
     except Exception as error:  # each model's code has errors of its own
         raise ValueError(f"cannot load {name}: {first_line(error)}") from error
-    return TextImageScorer(model, processor, f"{name}, cosine of picture and prompt")

@@ -96,7 +96,7 @@ class ScoreFile:
     A picture is found by its whole name or, where that is not listed, by the only listed path that ends with it.
 
     Raises:
-        ValueError: no such table, or a path that is listed twice.
+        ValueError: no such table, a path that is listed twice, or a score that is no number.
     """
 
     needs_prompts = False
@@ -109,10 +109,18 @@ class ScoreFile:
         self.path, self.description = path, f"column {column} of {path.name}"
         self.scores, self.endings = {}, {}
         for row in rows:
+            if not isinstance(row.get("path"), str):
+                raise ValueError(f"{path} has a row without a path: {row}")
             if row["path"] in self.scores:
                 raise ValueError(f"{path} lists {row['path']} twice: which of its scorers is meant?")
-            self.scores[row["path"]] = math.nan if row[column] in (None, "") else float(row[column])
+            self.scores[row["path"]] = self._number(row, column)
             self.endings.setdefault(row["path"].rsplit("/", 1)[-1], []).append(row["path"])
+
+    def _number(self, row: dict, column: str) -> float:
+        try:
+            return math.nan if row.get(column) in (None, "") else float(row[column])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path} has no number as {column} of {row['path']}: {row[column]!r}") from error
 
     def score(self, sources: Sources, prompts: Sequence[str] | None = None) -> list[float]:
         return [self._score_of(name) for name, _ in sources]

@@ -88,22 +88,25 @@ def jpeg_bytes(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def write_pickapic(folder, labels: dict[str, list[tuple[float, float, bool]]]) -> str:
+def write_pickapic(folder, labels: dict[str, list[tuple[float, float, bool]]], **changed: list) -> str:
     """Splits of Pick-a-Pic as Parquet files; a row's labels and whether it has any."""
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(parents=True)
     for split, rows in labels.items():
         columns = {
             "are_different": [True] * len(rows),
             "best_image_uid": ["u"] * len(rows),
             "caption": [f"prompt {index // 2}" for index in range(len(rows))],
             "has_label": [has_label for _, _, has_label in rows],
+            "image_0_uid": [f"u{2 * index}" for index in range(len(rows))],
+            "image_1_uid": [f"u{2 * index + 1}" for index in range(len(rows))],
             "jpg_0": [jpeg_bytes(2 * index) for index in range(len(rows))],
             "jpg_1": [jpeg_bytes(2 * index + 1) for index in range(len(rows))],
             "label_0": [first for first, _, _ in rows],
             "label_1": [second for _, second, _ in rows],
             "ranking_id": list(range(len(rows))),
+            "num_example_per_prompt": [1] * len(rows),
         }
-        Dataset.from_dict(columns).to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
+        Dataset.from_dict(columns | changed).to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
     return str(folder)
 
 
@@ -123,6 +126,30 @@ def test_pickapic_is_read(tmp_path):
         load_measured(name, "train")
 
 
+def test_a_split_of_pickapic_without_any_label_is_refused(tmp_path):
+    name = write_pickapic(tmp_path, {"test_unique": [(0.0, 0.0, False)] * 2})
+    with pytest.raises(ValueError, match="no pair of the split has a label"):
+        load_measured(name)
+
+
+def test_the_hash_of_pickapic_changes_with_every_part_of_the_data(tmp_path):
+    rows = {"test_unique": [(1.0, 0.0, True), (0.0, 1.0, True)]}
+    versions = {
+        "first": {},
+        "again": {},
+        "label": {"label_0": [0.5, 0.0], "label_1": [0.5, 1.0]},
+        "caption": {"caption": ["prompt 0", "another"]},
+        "byte": {"jpg_1": [jpeg_bytes(1), jpeg_bytes(3) + b"\0"]},
+        "sides": {"jpg_0": [jpeg_bytes(1), jpeg_bytes(2)], "jpg_1": [jpeg_bytes(0), jpeg_bytes(3)]},
+    }
+    hashes = {
+        version: load_measured(write_pickapic(tmp_path / version, rows, **changed)).data_hash
+        for version, changed in versions.items()
+    }
+    assert hashes.pop("again") == hashes["first"]
+    assert len(set(hashes.values())) == len(hashes)
+
+
 def test_the_hash_changes_with_every_part_of_the_data(image_reward):
     folder, rows = image_reward
     first = load_measured(write_list(folder, rows)).data_hash
@@ -131,8 +158,8 @@ def test_the_hash_changes_with_every_part_of_the_data(image_reward):
     assert load_measured(write_list(folder, changed)).data_hash != first
     changed = [dict(rows[0], prompt="a cow"), rows[1]]
     assert load_measured(write_list(folder, changed)).data_hash != first
-    save(folder / "test_images", "9.webp")
-    (folder / "test_images" / "9.webp").replace(folder / "test_images" / "1.webp")
+    with open(folder / "test_images" / "1.webp", "ab") as picture:
+        picture.write(b"\0")
     assert load_measured(write_list(folder, rows)).data_hash != first
 
 
@@ -147,15 +174,48 @@ def test_pictures_that_are_not_there_are_listed(image_reward):
         load_measured(write_list(folder, rows))
 
 
+@pytest.mark.parametrize("name", ["nothing", "nothing.json", "empty"])
+def test_where_nothing_is_one_line_says_so(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"cannot load .*{name}") as caught:
+        load_measured(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+NO_COMPARISONS = [
+    '["a\\ncat"]',
+    "[[1, 2]]",
+    '[{"prompt": "a cat", "generations": ["1.webp", "2.webp"]}]',
+    '[{"prompt": "a cat", "ranking": [1, 2]}]',
+    '[{"prompt": "a cat", "generations": ["1.webp", "2.webp"], "ranking": [1]}]',
+    '[{"prompt": "a cat", "generations": ["1.webp", "2.webp"], "ranking": null}]',
+    '[{"prompt": "a cat", "generations": ["1.webp", "2.webp"], "ranking": [1, NaN]}]',
+    '[{"prompt": "a cat", "generations": ["1.webp", "2.webp"], "ranking": ["first", "second"]}]',
+    '[{"prompt": "a cat", "generations": [1, 2], "ranking": [1, 2]}]',
+    '[{"prompt": "a cat", "generations": "12", "ranking": [1, 2]}]',
+    '[{"prompt": ["a cat"], "generations": ["1.webp", "2.webp"], "ranking": [1, 2]}]',
+    '[{"generations": ["1.webp", "2.webp"], "ranking": [1, 2]}]',
+]
+
+
+@pytest.mark.parametrize("content", NO_COMPARISONS)
+def test_a_row_that_is_no_comparison_is_refused_with_what_one_has(image_reward, content):
+    folder, _ = image_reward
+    (folder / "test.json").write_text(content)
+    expected = r"test.json is no list of comparisons: a comparison has a prompt, one of generations, .*; got [\[{']"
+    with pytest.raises(ValueError, match=expected) as caught:
+        load_measured(str(folder / "test.json"))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         "no JSON",
         '{"prompt": "a"}',
-        '["a cat"]',
-        '[{"prompt": "a cat", "generations": ["1.webp", "2.webp"]}]',
-        '[{"prompt": "a cat", "generations": ["1.webp", "2.webp"], "ranking": [1]}]',
-        '[{"generations": ["1.webp", "2.webp"], "ranking": [1, 2]}]',
+        "{}",
+        "null",
+        "5",
         "[]",
     ],
 )
@@ -185,6 +245,17 @@ def test_pairs_are_counted_as_by_hand(ranks, scores, counts):
 def test_a_tie_is_wrong_or_half():
     row, _ = preference_accuracy([Comparison("a", (0, 1, 2, 3), (1, 2, 2, 3))], [9.0, 5.0, 6.0, 9.0])
     assert row["metrics"] == {"accuracy": 2 / 5, "accuracy_ties_half": 2.5 / 5}
+
+
+def test_a_picture_without_a_score_takes_its_pairs_out_and_no_others():
+    comparisons = [
+        Comparison("a", (0, 1, 2), (1, 2, 3)),
+        Comparison("b", (3, 4), (1, 2)),
+        Comparison("c", (5, 6), (1, 2)),
+    ]
+    row, samples = preference_accuracy(comparisons, [3.0, np.nan, 1.0, np.nan, 9.0, 1.0, 2.0], num_resamples=50)
+    assert (row["num_pairs"], row["num_prompts"], row["metrics"]["accuracy"]) == (2, 2, 1 / 2)  # b has no pair left
+    assert set(samples["accuracy"]) <= {0, 0.5, 1}
 
 
 def published_accuracy(rankings: list[list[int]], all_scores: list[list[float]]) -> float:
