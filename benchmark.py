@@ -38,6 +38,7 @@ from hybridiqa.published_layout import DEPTHS
 from hybridiqa.ranking_benchmark import run_ranking
 from hybridiqa.readme_tables import write_tables
 from hybridiqa.robustness_benchmark import run_robustness
+from hybridiqa.scorers import KINDS
 from hybridiqa.scoring_benchmark import measure_scoring
 from hybridiqa.training_benchmark import DEFAULT_BATCH_SIZES, measure_training
 
@@ -63,7 +64,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     timed.add_argument("--rounds", type=int, default=9, help="turns of all sides (default 9)")
     timed.add_argument("--image_size", type=int, default=1024, help="side of the pictures, in pixels (default 1024)")
     judged = argparse.ArgumentParser(add_help=False, parents=[common])
-    judged.add_argument("--model", nargs="+", required=True, help="what scores, as above")
+    judged.add_argument("--model", nargs="+", required=True, help=f"{KINDS}; NAME=MODEL names its row")
     judged.add_argument("--output_dir", type=Path, required=True, help="for the report; must be new or empty")
     judged.add_argument("--num_patches", type=int, help="of a checkpoint's pictures (default: as it says)")
     judged.add_argument("--batch_size", type=int, help="pictures at a time (default 8, on a CPU 1)")
@@ -72,7 +73,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     judged.add_argument("--seed", type=int, default=0, help="of the bootstrap, and of the damages (default 0)")
     judged.add_argument("--trust_remote_code", action="store_true", help="run code that a model brings")
     ranking = commands.add_parser("ranking", parents=[judged], help="agreement with people's scores or preferences")
-    ranking.add_argument("--dataset", nargs="+", required=True, help="folders, Hub ids and lists, as above")
+    datasets = "what prepare_dataset.py wrote or pushed, the .json of ImageReward or HPDv2, or Pick-a-Pic's folder or id"
+    ranking.add_argument("--dataset", nargs="+", required=True, help=f"{datasets}; NAME=DATASET names it")
     ranking.add_argument("--split", help="of the datasets (default test, or the only one)")
     ranking.set_defaults(run=run_ranking)
     robustness = commands.add_parser("robustness", parents=[judged], help="clean over damaged, and stability")
