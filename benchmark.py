@@ -73,7 +73,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     judged.add_argument("--seed", type=int, default=0, help="of the bootstrap, and of the damages (default 0)")
     judged.add_argument("--trust_remote_code", action="store_true", help="run code that a model brings")
     ranking = commands.add_parser("ranking", parents=[judged], help="agreement with people's scores or preferences")
-    datasets = "what prepare_dataset.py wrote or pushed, the .json of ImageReward or HPDv2, or Pick-a-Pic's folder or id"
+    datasets = "what prepare_dataset.py wrote or pushed, a .json of ImageReward or HPDv2, Pick-a-Pic's folder or id"
     ranking.add_argument("--dataset", nargs="+", required=True, help=f"{datasets}; NAME=DATASET names it")
     ranking.add_argument("--split", help="of the datasets (default test, or the only one)")
     ranking.set_defaults(run=run_ranking)
