@@ -67,14 +67,21 @@ def mean_score_table(report: dict) -> str:
     return markdown_table(["mean score", "clean", *(f"severity {severity}" for severity in SEVERITIES)], rows)
 
 
+def _unscored_lines(report: dict) -> list[str]:
+    """One line that names the versions without a score, and the models that have none; nothing where all have one."""
+    models_of = {}
+    for model, result in report["models"].items():
+        for name in result["unscored"]:
+            models_of.setdefault(name, []).append(model)
+    if not models_of:
+        return []
+    shown = ", ".join(f"{name} ({', '.join(models)})" for name, models in models_of.items())
+    return [f"No score (a damage without effect, or no whole picture), left out: {shown}"]
+
+
 def robustness_markdown(report: dict) -> str:
     """The whole report."""
     by_severity = list(_ordering_rows(report, ["all", "trained", "unseen", *FAMILIES, *UNSEEN_FAMILIES], [*SEVERITIES]))
-    names = dict.fromkeys(name for result in report["models"].values() for name in result["unscored"])
-    unscored = [
-        f"{name} ({', '.join(model for model, result in report['models'].items() if name in result['unscored'])})"
-        for name in names
-    ]
     return "\n\n".join(
         [
             "# Robustness",
@@ -82,7 +89,7 @@ def robustness_markdown(report: dict) -> str:
             f"Commit {report['commit']}, {report['device']}. {report['num_pictures']} pictures, data hash "
             f"{report['data_hash']}. Intervals are 95 %, over pictures; a tie counts as wrong.",
             *(f"- {model}: {result['description']}" for model, result in report["models"].items()),
-            *([f"Without a score, and left out: {', '.join(unscored)}"] if unscored else []),
+            *_unscored_lines(report),
             ordering_table(report),
             "How much the score changes where it should not:",
             stability_table(report),

@@ -256,6 +256,22 @@ def test_robustness_tells_a_scorer_that_sees_damage_from_a_constant_one(tmp_path
     assert float(line["tiny"]) == pytest.approx(model.score(folder / "0.png").item(), abs=1e-5)
 
 
+def test_robustness_names_the_versions_that_it_leaves_out(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (40, 40), (120, 120, 120)).save(tmp_path / "pictures" / "grey.png")
+    make_picture(50, 40).save(tmp_path / "pictures" / "scene.png")
+    make_tiny_model().save_pretrained(tmp_path / "tiny")
+    output = tmp_path / "report"
+    common = ["--num_resamples", "5", "--num_workers", "0", "--device", "cpu", "--output_dir", str(output)]
+    images = ["--images", str(tmp_path / "pictures")]
+    assert benchmark.main(["robustness", "--model", str(tmp_path / "tiny"), *images, *common]) == 0
+    unscored = json.loads((output / "report.json").read_text())["models"]["tiny"]["unscored"]
+    assert "grey.png oversaturate 3" in unscored and "grey.png blur 5" in unscored  # nothing there to work on
+    assert all(name.startswith("grey.png ") for name in unscored) and "grey.png noise 1" not in unscored
+    text = (output / "report.md").read_text(encoding="utf-8")
+    assert "left out: grey.png " in text and "grey.png blur 5 (tiny)" in text
+
+
 def test_robustness_refuses_what_holds_no_pictures(tmp_path, capsys):
     table = write_table(tmp_path / "a.csv", {"x": 1.0})
     (tmp_path / "empty").mkdir()
