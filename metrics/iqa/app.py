@@ -14,7 +14,7 @@ from iqa import bootstrap_intervals, compute_metrics
 
 COLUMNS = ["predictions", "references"]
 EXAMPLE = [[2.9, 3], [5.1, 4], [4.2, 5], [7.0, 7], [8.3, 9], [5.6, 6], [1.8, 1], [6.1, 6]]
-MAX_ROWS = 10_000  # their intervals take a quarter of a minute of one CPU core
+MAX_ROWS = 10_000  # their intervals take half a minute of one CPU core, and twice that of coarse references
 
 
 def csv_rows(path: str) -> list[list[str | None]]:
