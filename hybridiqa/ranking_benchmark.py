@@ -14,7 +14,7 @@ from hybridiqa.loading import choose_device
 from hybridiqa.measured_data import RatedPictures, load_measured
 from hybridiqa.plots import plot_ranking
 from hybridiqa.preferences import Preferences, preference_accuracy
-from hybridiqa.ranking import compare, measure_ranking
+from hybridiqa.ranking import compare, measure_ranking, scored_by_all
 from hybridiqa.ranking_report import CSV_COLUMNS, ranking_csv, ranking_markdown, write_csv
 from hybridiqa.scorers import Scorer, ScorerOptions, load_scorers, split_label
 from metrics.iqa.iqa import intervals_of
@@ -30,7 +30,7 @@ def measure_preferences(
     Raises:
         ValueError: no pair is left that every scorer has scored.
     """
-    is_scored = np.all([np.isfinite(values) for values in scores.values()], axis=0)
+    is_scored = scored_by_all(scores)
     rows, samples = [], {}
     for model, values in scores.items():
         kept = np.where(is_scored, values, np.nan)
