@@ -86,7 +86,7 @@ def placeholder(old: str) -> bytes:
     return b"hybridIQA keeps this name for " + os.fsencode(old)
 
 
-def _place(data_source: str | bytes, target: str, temporary: str, expected_hash: str) -> None:
+def place(data_source: str | bytes, target: str, temporary: str, expected_hash: str) -> None:
     """Make a new file, from a file or from bytes, under a temporary name; it gets its own once it is whole."""
     unfinished = os.path.join(os.path.dirname(target), temporary)
     try:
@@ -112,7 +112,7 @@ def move(source: str, target: str, temporary: str, expected_hash: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _place(source, target, temporary, expected_hash)
+        place(source, target, temporary, expected_hash)
         try:
             sync_to_disk(os.path.dirname(target))
             os.unlink(source)
@@ -155,7 +155,7 @@ def rewrite(path: str, old_hash: str, splices: Iterable[Splice], temporary: str)
 
 def _do(action: Action) -> None:
     if action.kind == "copy":
-        _place(action.source, action.target, action.temporary, action.content_hash)
+        place(action.source, action.target, action.temporary, action.content_hash)
     elif action.kind == "move":
         move(action.source, action.target, action.temporary, action.content_hash)
     elif action.kind == "symlink":
@@ -163,7 +163,7 @@ def _do(action: Action) -> None:
     elif action.kind == "hardlink":
         os.link(action.source, action.target)
     elif action.kind == "create":
-        _place(apply_splices(b"", action.splices), action.target, action.temporary, action.content_hash)
+        place(apply_splices(b"", action.splices), action.target, action.temporary, action.content_hash)
     elif action.kind == "rewrite":
         rewrite(action.target, action.old_hash, action.splices, action.temporary)
     else:

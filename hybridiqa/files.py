@@ -103,7 +103,7 @@ def _check_zip_entry(entry: zipfile.ZipInfo, zip_path: Path) -> None:
         raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} is encrypted")
 
 
-def extract_zip(zip_path: Path, target_dir: Path) -> None:
+def extract_zip(zip_path: Path, target_dir: Path, max_bytes: int | None = None, max_files: int | None = None) -> None:
     """Unpack a zip, having checked all of it first: no entry outside `target_dir`, no link, no more than fits.
 
     Raises ValueError for an archive that is broken or refused.
@@ -111,11 +111,15 @@ def extract_zip(zip_path: Path, target_dir: Path) -> None:
     target_dir.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(zip_path) as archive:
+            if max_files is not None and len(archive.infolist()) > max_files:
+                raise ValueError(
+                    f"{zip_path} is refused: it holds {len(archive.infolist())} files, {max_files} are accepted"
+                )
             for entry in archive.infolist():
                 entry.filename = entry.filename.replace("\\", "/")
                 _check_zip_entry(entry, zip_path)
             num_bytes = sum(entry.file_size for entry in archive.infolist())  # zipfile never writes more than this
-            limit = min(MAX_EXTRACTED_BYTES, shutil.disk_usage(target_dir).free)
+            limit = min(max_bytes or MAX_EXTRACTED_BYTES, shutil.disk_usage(target_dir).free)
             if num_bytes > limit:
                 raise ValueError(f"{zip_path} is refused: it unpacks to {num_bytes} bytes, {limit} are accepted here")
             for entry in archive.infolist():

@@ -65,6 +65,15 @@ def sample_evenly(rows: Sequence[ScoreRow], count: int) -> list[ScoreRow]:
     return [rows[round(index * (len(rows) - 1) / (count - 1))] for index in range(count)]
 
 
+def encode_thumbnail(picture: Image.Image, size: int = THUMBNAIL_SIZE) -> bytes:
+    """The RGB picture, at most `size` pixels high and wide, as WebP."""
+    thumbnail = picture.copy()
+    thumbnail.thumbnail((size, size), reducing_gap=2.0)
+    encoded = io.BytesIO()
+    thumbnail.save(encoded, "WEBP", quality=THUMBNAIL_QUALITY)
+    return encoded.getvalue()
+
+
 def make_thumbnail(path: Path) -> bytes:
     """The picture upright, on white, at most 192 px, as WebP; no bytes where it cannot be read."""
     if what_is_no_file(path):
@@ -75,10 +84,7 @@ def make_thumbnail(path: Path) -> bytes:
             picture = to_rgb(opened)
     except Exception:  # decoders raise whatever their format's parser does; here a gap in the page is all it means
         return b""
-    picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), reducing_gap=2.0)
-    encoded = io.BytesIO()
-    picture.save(encoded, "WEBP", quality=THUMBNAIL_QUALITY)
-    return encoded.getvalue()
+    return encode_thumbnail(picture)
 
 
 def _to_json(value: object) -> str:

@@ -77,14 +77,14 @@ class UntrustedCodeError(ValueError):
     """A Hub checkpoint brings code that is not ours, and was not allowed to.
 
     Args:
-        commit: of the repository, that was looked at.
+        commit: of the repository, that was looked at; `address` is where its code can be read.
     """
 
     def __init__(self, name: str, commit: str):
-        self.commit = commit
+        self.commit, self.address = commit, f"{HfApi().endpoint}/{name}/tree/{commit}"
         self.reason = (
-            f"{name} brings code that is not this project's: read it at {HfApi().endpoint}/{name}/tree/{commit}, then "
-            "allow just that with --trust_remote_code"
+            f"{name} brings code that is not this project's: read it at {self.address}, then allow just that with "
+            "--trust_remote_code"
         )
         super().__init__(f"{self.reason} --model_revision {commit}")
 

@@ -147,10 +147,15 @@ def _extremes(patch_scores: Sequence[float]) -> list[tuple[str, int, tuple[int, 
     return [("worst", worst, WORST), ("best", best, BEST)]
 
 
-def _crop_to_tile(image: Image.Image, box: Box) -> Image.Image:
-    """What the patch shows, as it is; shrunk where it exceeds a tile, enlarged by a whole factor where it is tiny."""
+def crop_patch(image: Image.Image, box: Box) -> Image.Image:
+    """What a patch shows, in the picture's own pixels."""
     left, top = math.floor(box[0]), math.floor(box[1])
-    patch = image.crop((left, top, max(round(box[2]), left + 1), max(round(box[3]), top + 1)))
+    return image.crop((left, top, max(round(box[2]), left + 1), max(round(box[3]), top + 1)))
+
+
+def _crop_to_tile(image: Image.Image, box: Box) -> Image.Image:
+    """The patch as it is; shrunk where it exceeds a tile, enlarged by a whole factor where it is tiny."""
+    patch = crop_patch(image, box)
     if max(patch.size) > TILE_SIZE:
         return ImageOps.contain(patch, (TILE_SIZE, TILE_SIZE), Image.Resampling.LANCZOS)
     return ImageOps.scale(patch, TILE_SIZE // max(patch.size), Image.Resampling.NEAREST)
@@ -223,6 +228,24 @@ def _arrange(picture: Image.Image, blocks: Sequence[Image.Image]) -> Image.Image
     return page
 
 
+def draw_over_picture(
+    image: Image.Image, boxes: Sequence[Box], patch_scores: Sequence[float], score_range: Sequence[float]
+) -> Image.Image:
+    """The part of `draw_patch_map`, whose arguments these are, that is the picture itself.
+
+    Raises:
+        ValueError: no patch, or not one score a box.
+    """
+    if not boxes or len(boxes) != len(patch_scores):
+        raise ValueError(f"a map needs one score a patch, got {len(boxes)} boxes and {len(patch_scores)} scores")
+    scale = _scale_for(*image.size)
+    picture = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+    scaled_boxes = [tuple(edge * scale for edge in box) for box in boxes]
+    picture = _lay_over(picture, mean_scores(*picture.size, scaled_boxes, patch_scores), score_range)
+    _draw_numbers(picture, scaled_boxes, patch_scores)
+    return picture
+
+
 def draw_patch_map(
     image: Image.Image,
     boxes: Sequence[Box],
@@ -247,13 +270,7 @@ def draw_patch_map(
     Raises:
         ValueError: no patch, or not one score a box.
     """
-    if not boxes or len(boxes) != len(patch_scores):
-        raise ValueError(f"a map needs one score a patch, got {len(boxes)} boxes and {len(patch_scores)} scores")
-    scale = _scale_for(*image.size)
-    picture = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    scaled_boxes = [tuple(edge * scale for edge in box) for box in boxes]
-    picture = _lay_over(picture, mean_scores(*picture.size, scaled_boxes, patch_scores), score_range)
-    _draw_numbers(picture, scaled_boxes, patch_scores)
+    picture = draw_over_picture(image, boxes, patch_scores, score_range)
     blocks = [_summary_block(boxes, patch_scores, score, score_range)]
     for name, index, colour in _extremes(patch_scores):
         blocks.append(_patch_block(image, boxes[index], f"{name} patch {patch_scores[index]:.2f}", colour))

@@ -68,10 +68,15 @@ def _score_fresh(engine: Engine, images: list[DecodedImage]) -> dict[int, tuple[
     return results
 
 
-def _score_batch(
+def score_decoded(
     engine: Engine, scorer: str, batch: list[DecodedImage], known: dict[str, ScoreRow] | None
 ) -> list[ScoredSource]:
-    """Score the pictures of a batch that need it; their scores become known."""
+    """Score the pictures of a batch that need it; their scores become known.
+
+    Args:
+        scorer: `scorer_name` of the engine and of how the patches were chosen.
+        known: by content, the rows that hold a score of this scorer; what is scored now is added.
+    """
     known = {} if known is None else known
     fresh = _score_fresh(
         engine, [image for image in batch if image.patches is not None and image.row.content_hash not in known]
@@ -111,4 +116,4 @@ def score_sources(
     scorer = scorer_name(engine, options)
     decoded = decode_images(sources, extract_patches, frozenset(known or ()), num_workers)
     while batch := list(islice(decoded, batch_size)):
-        yield _score_batch(engine, scorer, batch, known)
+        yield score_decoded(engine, scorer, batch, known)
