@@ -1,0 +1,115 @@
+"""The page: drop pictures in a browser, see their scores, sort, compare, label and download them.
+
+    pip install gradio==6.31.0 -r requirements.txt && python app.py
+    python app.py --model DIR_OR_REPO --labels my-labels --device cuda --dtype bf16
+
+On one's own machine, folders of it can be named, and labelled pictures are copied to --labels. Where others reach the
+page (--host, or as a Hugging Face Space), they see neither this machine's folders nor each other's pictures, and all
+that they bring is deleted after they leave. Nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, see score.py
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
+
+from hybridiqa.engines import DTYPES_OF_ENGINES
+from hybridiqa.labelling import LabelFolder
+from hybridiqa.loading import ROOT, silence_libraries
+from hybridiqa.shared_models import SharedModels
+from hybridiqa.visits import Limits, Visit, Visits
+
+SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+SECONDS_BETWEEN_SWEEPS = 20
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens there."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def sweep(visits: Visits) -> None:
+    """Delete what visitors have left, for ever."""
+    while True:
+        time.sleep(SECONDS_BETWEEN_SWEEPS)
+        visits.expire()
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT), help="folder or Hub id (default: the embedded checkpoint)")
+    parser.add_argument("--model_revision", help="of a Hub checkpoint: branch, tag or commit")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that this checkpoint brings")
+    parser.add_argument(
+        "--labels", type=Path, default=Path("labels"), help="folder of labelled copies (default labels)"
+    )
+    parser.add_argument("--device", help="default: cuda, then mps, then cpu")
+    parser.add_argument(
+        "--dtype",
+        type=lambda name: SHORT_DTYPES.get(name, name),
+        choices=DTYPES_OF_ENGINES["torch"],
+        default="float32",
+        help="bf16 is faster where the processor has it, and moves scores a little (default float32)",
+    )
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="default 127.0.0.1")
+    parser.add_argument("--port", type=int, help="default: the first that is free from 7860 on")
+    parser.add_argument("--max_files", type=int, default=Limits.max_files, help="pictures a visitor (default 2000)")
+    parser.add_argument("--max_file_mb", type=int, default=256, help="of one uploaded file, a zip, too (default 256)")
+    parser.add_argument("--max_mb", type=int, default=2048, help="that one visitor uploads (default 2048)")
+    parser.add_argument(
+        "--keep_minutes", type=float, default=60, help="for which a closed page can be opened again (default 60)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    silence_libraries()
+    is_local = is_loopback(args.host) and "SPACE_ID" not in os.environ
+    limits = Limits(args.max_files, args.max_file_mb * 2**20, args.max_mb * 2**20)
+    parent = os.environ.get("GRADIO_TEMP_DIR") or None
+    with tempfile.TemporaryDirectory(dir=parent, prefix="hybridiqa-page-", ignore_cleanup_errors=True) as scratch:
+        os.environ["GRADIO_TEMP_DIR"] = scratch  # all that is uploaded, and ends with this program
+        try:
+            from hybridiqa.page import Page, page_options
+        except ModuleNotFoundError as error:
+            print(f"app.py: this needs gradio: pip install gradio ({error})", file=sys.stderr)
+            return 2
+        try:
+            models = SharedModels(
+                args.model,
+                are_paths_allowed=is_local,
+                is_code_allowed=is_local,
+                revision=args.model_revision,
+                trust_remote_code=args.trust_remote_code,
+                device=args.device,
+                dtype=args.dtype,
+            )
+            labels = LabelFolder(args.labels) if is_local else None
+        except ValueError as error:
+            print(f"app.py: {error}", file=sys.stderr)
+            return 2
+        visits = Visits(
+            Path(scratch, "visits"), lambda folder: Visit(folder, models, limits, labels), 60 * args.keep_minutes
+        )
+        threading.Thread(target=sweep, args=(visits,), daemon=True).start()
+        Page(visits, is_local).build(delete_after=int(60 * args.keep_minutes)).launch(
+            server_name=args.host, server_port=args.port, max_file_size=limits.max_file_bytes, **page_options()
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,378 @@
+"""The page in Gradio: its components, what happens at a click, and the same functions for programs.
+
+All that a visitor has is in a `Visit`; the methods here find it by the session and show what became of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+from gradio.data_classes import ListFiles
+
+from hybridiqa.files import has_image_suffix, path_of
+from hybridiqa.loading import UntrustedCodeError
+from hybridiqa.page_api import SCORING_SLOTS, add_api
+from hybridiqa.page_fragments import (
+    choose_label,
+    compare_html,
+    detail_html,
+    failures_html,
+    gallery_html,
+    label_html,
+    status_html,
+    url_of,
+)
+from hybridiqa.score_report import best_first
+from hybridiqa.visits import NUM_SHOWN, Filter, Visit, Visits
+
+HERE = Path(__file__).parent
+SECONDS_BETWEEN_VIEWS = 0.7  # while scores arrive
+MAX_WAITING = 200  # requests; further ones are refused
+THEME = gr.themes.Base(
+    primary_hue="indigo",
+    neutral_hue="zinc",
+    font=["system-ui", "sans-serif"],  # nothing is fetched from elsewhere
+    font_mono=["ui-monospace", "monospace"],
+).set(  # darker than Gradio's, for readers who need contrast
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    block_label_text_color="*neutral_700",
+    block_label_text_color_dark="*neutral_200",
+    block_title_text_color="*neutral_700",
+    block_title_text_color_dark="*neutral_200",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_400",
+)
+PRIVATE = {"api_visibility": "private"}  # what programs call is in page_api.py
+QUIETLY = {**PRIVATE, "queue": False, "show_progress": "hidden"}
+SCORING = {**PRIVATE, "show_progress": "hidden", **SCORING_SLOTS}
+INTRODUCTION = """# hybridIQA
+How good does a picture look, on a scale of 1 to 9? Drop some to sort them, compare them, or label them to teach a model
+your taste. {where}"""
+LOCAL = "Everything stays on this machine."
+HOSTED = "What you upload is for you alone, and is deleted after you leave."
+
+
+def _with_names(payload: ListFiles | None) -> list[tuple[Path, str]]:
+    """What was uploaded, each file with its name at its owner's."""
+    return [(Path(file.path), file.orig_name or Path(file.path).name) for file in payload or []]
+
+
+def _pictures_with_names(payload: ListFiles | None) -> list[tuple[Path, str]]:
+    """Of an uploaded folder, where all kinds of files lie, the pictures and zips."""
+    return [(path, name) for path, name in _with_names(payload) if has_image_suffix(name) or name.endswith(".zip")]
+
+
+class Page:
+    """The page of all visitors.
+
+    Args:
+        visits: all that they have.
+        is_local: the visitor owns this machine: folders of it may be named, and code from the Hub be trusted.
+    """
+
+    def __init__(self, visits: Visits, is_local: bool):
+        self.visits, self.is_local = visits, is_local
+
+    # what is shown
+
+    def _visit(self, request: gr.Request) -> Visit:
+        return self.visits.of(request.session_hash)
+
+    def _gallery(self, visit: Visit) -> str:
+        return gallery_html(visit, visit.num_shown)
+
+    def _view(self, visit: Visit) -> list:
+        """For `self.view`: how far the scoring is, and the gallery."""
+        is_running, num_left = visit.scoring.locked(), len(visit.unscored())
+        return [
+            status_html(visit),
+            failures_html(visit),
+            self._gallery(visit),
+            gr.update(visible=is_running),
+            gr.update(visible=num_left > 0 and not is_running, value=f"Score the {num_left} that are left"),
+        ]
+
+    def _whole_view(self, visit: Visit) -> list:
+        """For `self.view` and what follows when the scoring ends: the names to compare."""
+        names = [row.path for row in best_first(visit.rows())]
+        return [*self._view(visit), gr.update(choices=[(Path(name).name, name) for name in names])]
+
+    def _score(self, visit: Visit) -> Iterator[list]:
+        """Score, showing what has arrived every now and then."""
+        shown_at, seconds = 0.0, 0.0
+        for _ in visit.score():
+            if time.monotonic() - shown_at < max(SECONDS_BETWEEN_VIEWS, 10 * seconds):
+                continue
+            started = time.monotonic()
+            yield [*self._view(visit), gr.skip()]
+            shown_at, seconds = time.monotonic(), time.monotonic() - started
+        yield self._whole_view(visit)
+
+    # what happens on the page
+
+    def _open(self, key: str | None, order: str, request: gr.Request) -> list:
+        key = self.visits.open(request.session_hash, key)
+        visit = self._visit(request)
+        low, high = visit.model.score_range
+        lowest = low if visit.filter.lowest_score is None else visit.filter.lowest_score
+        sliders = [gr.update(minimum=low, maximum=high, value=lowest), visit.filter.lowest_percentile]
+        return [key, *sliders, *self._whole_view(visit), label_html(visit, order), self._model_line(visit)]
+
+    def _leave(self, request: gr.Request) -> None:
+        self.visits.leave(request.session_hash)
+
+    def _add(self, files: list[tuple[Path, str]], request: gr.Request) -> Iterator[list]:
+        visit = self._visit(request)
+        visit.add_files(files)
+        yield [None, *self._view(visit), gr.skip()]
+        yield from ([None, *view] for view in self._score(visit))
+
+    def _add_folder(self, folder: str, request: gr.Request) -> Iterator[list]:
+        visit = self._visit(request)
+        try:
+            visit.add_folder(path_of(folder.strip()).expanduser())
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        yield from self._score(visit)
+
+    def _go_on(self, request: gr.Request) -> Iterator[list]:
+        yield from self._score(self._visit(request))
+
+    def _stop(self, request: gr.Request) -> None:
+        self._visit(request).stop()
+
+    def _delete(self, order: str, request: gr.Request) -> list:
+        self.visits.delete(request.session_hash)
+        return self._open(None, order, request)
+
+    def _filter(self, score: float, percentile: float, request: gr.Request) -> list:
+        visit = self._visit(request)
+        low, _ = visit.model.score_range
+        visit.filter = Filter(score if score > low else None, percentile)
+        return [status_html(visit), self._gallery(visit)]
+
+    def _gallery_click(self, event: gr.EventData, request: gr.Request) -> list:
+        visit = self._visit(request)
+        if event._data.get("more"):
+            visit.num_shown += NUM_SHOWN
+            return [self._gallery(visit), gr.skip()]
+        return [gr.skip(), self._with_mark(detail_html(visit, event._data["name"]))]
+
+    def _detail_click(self, event: gr.EventData, request: gr.Request) -> str:
+        return self._with_mark(detail_html(self._visit(request), event._data["name"]))
+
+    @staticmethod
+    def _with_mark(html: str) -> str:
+        """The same picture again is another value, so that its dialog opens again."""
+        return f"{html}<!-- {secrets.token_hex(4)} -->"
+
+    def _compare(self, names: list[str] | None, request: gr.Request) -> str:
+        return compare_html(self._visit(request), names or [])
+
+    def _show_label(self, order: str, request: gr.Request) -> str:
+        return label_html(self._visit(request), order)
+
+    def _label(self, order: str, event: gr.EventData, request: gr.Request) -> str:
+        visit = self._visit(request)
+        try:
+            message = choose_label(visit, order, event._data["choice"], event._data["content"])
+        except ValueError as error:
+            message = str(error)
+        return self._with_mark(label_html(visit, order, message))
+
+    def _model_line(self, visit: Visit) -> str:
+        return f"Scores are by **{visit.model.name}**, as `{visit.model.scorer}`."
+
+    def _load_model(self, name: str, revision: str, request: gr.Request) -> Iterator[list]:
+        """Load a model and score all pictures with it; or ask whether its code is trusted."""
+        yield from self._use_model(name, revision, False, request)
+
+    def _trust_model(self, name: str, commit: str, request: gr.Request) -> Iterator[list]:
+        yield from self._use_model(name, commit, True, request)
+
+    def _use_model(self, name: str, revision: str, is_trusted: bool, request: gr.Request) -> Iterator[list]:
+        visit, hidden = self._visit(request), gr.update(visible=False)
+        try:
+            model = visit.models.load(name, revision, is_trusted)
+        except UntrustedCodeError as error:
+            question = (
+                f"**{name} brings code that is not this project's.** It would run on this machine, with your rights. "
+                f"Read it first: <{error.address}>"
+            )
+            if not visit.models.is_code_allowed:
+                raise gr.Error(
+                    f"{name} brings code of its own, which does not run here", print_exception=False
+                ) from error
+            yield [gr.update(visible=True), question, error.commit, *[gr.skip()] * 9]
+            return
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        visit.use(model)
+        low, high = model.score_range
+        slider = gr.update(minimum=low, maximum=high, value=low)
+        for view in self._score(visit):
+            yield [hidden, gr.skip(), gr.skip(), self._model_line(visit), slider, 0, *view]
+            slider = gr.skip()
+
+    def _address(self, path: Path) -> str:
+        return f"{url_of(path)}#{secrets.token_hex(4)}"
+
+    def _csv(self, request: gr.Request) -> str:
+        return self._address(self._visit(request).write_csv())
+
+    def _kept(self, request: gr.Request) -> str:
+        return self._address(self._visit(request).write_kept())
+
+    def _labelled(self, request: gr.Request) -> str:
+        return self._address(self._visit(request).write_labels())
+
+    # how it is put together
+
+    def build(self, delete_after: int) -> gr.Blocks:
+        """The page.
+
+        Args:
+            delete_after: seconds after which Gradio deletes what it keeps of uploads.
+        """
+        blocks = gr.Blocks(title="hybridIQA", analytics_enabled=False, delete_cache=(60, delete_after), fill_width=True)
+        with blocks:
+            self._build_input()
+            with gr.Tab("Gallery"):
+                self._build_gallery()
+            with gr.Tab("Compare"):
+                self._build_comparison()
+            with gr.Tab("Label") as label_tab:
+                self._build_label()
+            with gr.Tab("Model"):
+                self._build_model()
+            self._connect_input(blocks)
+            self._connect_gallery()
+            self._connect_label(label_tab)
+            self._connect_model()
+            add_api(self.visits)
+        return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=8)
+
+    def _build_input(self) -> None:
+        self.key = gr.BrowserState(None, storage_key="hybridiqa-visit")
+        gr.Markdown(INTRODUCTION.format(where=LOCAL if self.is_local else HOSTED))
+        with gr.Row(equal_height=True):
+            self.files = gr.File(file_count="multiple", label="Pictures, or zips of them", height=120, scale=3)
+            with gr.Column(scale=1, min_width=220):
+                self.folder_upload = gr.UploadButton("Upload a folder", file_count="directory", size="md")
+                self.folder = gr.Textbox(
+                    label="Or open a folder of this machine",
+                    placeholder="/home/me/pictures",
+                    visible=self.is_local,
+                    max_lines=1,
+                )
+        # Gradio would pass the paths alone; of a subclass it would write a stub beside this file.
+        self.files.preprocess, self.folder_upload.preprocess = _with_names, _pictures_with_names
+        with gr.Row():
+            with gr.Column(scale=4, min_width=240):
+                self.status = gr.HTML(elem_id="status")
+            self.cancel = gr.Button("Cancel", variant="stop", size="md", visible=False, min_width=120, scale=1)
+            self.go_on = gr.Button("Score what is left", size="md", visible=False, min_width=120, scale=1)
+        self.failures = gr.HTML(elem_id="failures")
+
+    def _build_gallery(self) -> None:
+        with gr.Row():
+            self.score = gr.Slider(1, 9, 1, step=0.05, label="Keep scores from", info="At the left end all are kept.")
+            self.percentile = gr.Slider(
+                0, 100, 0, step=1, label="Keep percentiles from", info="Among the model's own validation pictures."
+            )
+            with gr.Column(min_width=180):
+                self.csv = gr.Button("Download all scores (CSV)", size="md")
+                self.kept = gr.Button("Download what is kept (zip)", size="md", variant="primary")
+        self.gallery = gr.HTML(elem_id="gallery", js_on_load="hybridiqa.gallery(element, trigger, watch)")
+        self.detail = gr.HTML(elem_id="detail", js_on_load="hybridiqa.detail(element, trigger, watch)")
+        self.address = gr.Textbox(visible="hidden")  # of a file that is to be downloaded
+
+    def _build_comparison(self) -> None:
+        self.compared = gr.Dropdown(
+            [], multiselect=True, label="Pictures", info="Choose them, or type a part of a name."
+        )
+        self.comparison = gr.HTML(elem_id="comparison")
+
+    def _build_label(self) -> None:
+        self.label = gr.HTML(elem_id="label", js_on_load="hybridiqa.label(element, trigger, watch)")
+        with gr.Row(equal_height=True):
+            self.order = gr.Radio(
+                [("Random", "random"), ("What the model is least sure of", "spread")], value="random", label="Order"
+            )
+            self.labelled = gr.Button("Download the labelled folder (zip)", size="md", min_width=220, scale=0)
+
+    def _build_model(self) -> None:
+        self.model_line = gr.Markdown()
+        with gr.Row(equal_height=True):
+            self.model_name = gr.Textbox(
+                label="A folder or a Hub id" if self.is_local else "A Hub id",
+                info="Empty for the embedded checkpoint.",
+                placeholder="you/my-scorer",
+                max_lines=1,
+                scale=3,
+            )
+            self.revision = gr.Textbox(label="Revision", info="Branch, tag or commit.", max_lines=1)
+            self.load = gr.Button("Score with it", size="md", variant="primary", min_width=160, scale=0)
+        with gr.Group(visible=False) as self.question:
+            self.question_text = gr.Markdown(padding=True)
+            self.commit = gr.Textbox(visible="hidden")
+            self.trust = gr.Button("I have read it: run this code and score with it", size="md", variant="stop")
+        self.delete = gr.Button("Delete all my pictures and scores from this page", size="md", scale=0)
+
+    def _connect_input(self, blocks: gr.Blocks) -> None:
+        """The components of `_view` are `self.view`; one more is that of `_whole_view`."""
+        self.view = [self.status, self.failures, self.gallery, self.cancel, self.go_on, self.compared]
+        opened = [self.key, self.score, self.percentile, *self.view, self.label, self.model_line]
+        blocks.load(self._open, [self.key, self.order], opened, **QUIETLY)
+        blocks.unload(self._leave)
+        for files in (self.files, self.folder_upload):
+            files.upload(self._add, files, [files, *self.view], trigger_mode="multiple", **SCORING)
+        self.folder.submit(self._add_folder, self.folder, self.view, **SCORING)
+        self.go_on.click(self._go_on, None, self.view, **SCORING)
+        self.cancel.click(self._stop, None, None, **QUIETLY)
+        self.delete.click(self._delete, self.order, opened, **QUIETLY)
+
+    def _connect_gallery(self) -> None:
+        for slider in (self.score, self.percentile):
+            sliders = [self.score, self.percentile]
+            slider.input(self._filter, sliders, [self.status, self.gallery], trigger_mode="always_last", **QUIETLY)
+        self.gallery.click(self._gallery_click, None, [self.gallery, self.detail], **QUIETLY)
+        self.detail.click(self._detail_click, None, self.detail, **QUIETLY)
+        for button, write in ((self.csv, self._csv), (self.kept, self._kept), (self.labelled, self._labelled)):
+            button.click(write, None, self.address, **PRIVATE).success(
+                None, self.address, None, js="(address) => hybridiqa.download(address)"
+            )
+        self.compared.change(self._compare, self.compared, self.comparison, **PRIVATE)
+
+    def _connect_label(self, label_tab: gr.Tab) -> None:
+        label_tab.select(self._show_label, self.order, self.label, **QUIETLY).then(
+            None, js="() => document.querySelector('#label').scrollIntoView()"
+        )
+        self.order.change(self._show_label, self.order, self.label, **QUIETLY)
+        self.label.click(self._label, self.order, self.label, **QUIETLY)
+
+    def _connect_model(self) -> None:
+        asked = [self.question, self.question_text, self.commit]
+        used = [*asked, self.model_line, self.score, self.percentile, *self.view]
+        for trigger in (self.load.click, self.model_name.submit):
+            trigger(self._load_model, [self.model_name, self.revision], used, **SCORING)
+        self.trust.click(self._trust_model, [self.model_name, self.commit], used, **SCORING)
+
+
+def page_options() -> dict:
+    """What `launch` is given besides where it listens."""
+    return {
+        "theme": THEME,
+        "css": (HERE / "page.css").read_text(encoding="utf-8"),
+        "head": f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        "footer_links": ["api"],
+        "ssr_mode": False,
+        "share": False,  # which would send all pictures through somebody else's server
+    }

@@ -1,0 +1,502 @@
+"""What one visitor of a page has there: pictures, their scores, what is kept of them; and all visitors together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from hybridiqa.files import as_text, content_hash, extract_zip, has_image_suffix, path_of, walk_files
+from hybridiqa.gallery import encode_thumbnail
+from hybridiqa.labelling import Label, LabelFolder, in_order
+from hybridiqa.patch_maps import crop_patch, draw_over_picture
+from hybridiqa.rgb import load_image
+from hybridiqa.score_report import best_first
+from hybridiqa.score_store import ScoreRow, write_scores
+from hybridiqa.scoring import ScoredSource
+from hybridiqa.shared_models import SharedModel, SharedModels
+
+NUM_SHOWN = 120  # pictures of a gallery; more at a click
+THUMBNAIL_SIZE = 384  # pixels of the longer side; a page shows about 190, and phones have finer pixels
+MAX_IDLE_SECONDS = 12 * 3600  # without a request, though a tab seems open: programs do not say when they leave
+SHOWN_AS_THEY_ARE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")  # by every browser
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may bring.
+
+    Args:
+        max_files: pictures.
+        max_file_bytes: of one uploaded file, a zip among them.
+        max_bytes: of all pictures that were uploaded.
+    """
+
+    max_files: int = 2000
+    max_file_bytes: int = 256 * 2**20
+    max_bytes: int = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that a visitor brought.
+
+    Args:
+        name: unique among the visitor's; of a folder on this machine the whole path.
+        path: where its bytes lie, which nobody changes.
+        content_hash: of its bytes.
+    """
+
+    name: str
+    path: Path
+    content_hash: str
+
+    @property
+    def short_name(self) -> str:
+        """The name without its folders."""
+        return PurePosixPath(self.name).name
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Files that show why a picture has its score; `worst` and `best` are none where there is but one patch."""
+
+    map_path: Path
+    worst_path: Path | None
+    best_path: Path | None
+
+
+@dataclass
+class Filter:
+    """Which of the scored pictures are kept.
+
+    Args:
+        lowest_score: on the model's scale; none keeps all.
+        lowest_percentile: 0-100; pictures without one are kept at 0 only.
+    """
+
+    lowest_score: float | None = None
+    lowest_percentile: float = 0
+
+    def keeps(self, row: ScoreRow) -> bool:
+        """Whether a row that has a score is kept."""
+        if self.lowest_score is not None and row.score < self.lowest_score:
+            return False
+        return self.lowest_percentile <= 0 or (row.percentile or 0) >= self.lowest_percentile
+
+
+class Visit:
+    """One visitor's pictures and scores; its files lie in a folder of its own, which ends with it.
+
+    Args:
+        folder: new, for this visit alone.
+        models: scores with its default, until `model` is set.
+        limits: of what is uploaded.
+        labels: where labelled pictures are copied to; by default the visit's own folder.
+    """
+
+    def __init__(self, folder: Path, models: SharedModels, limits: Limits, labels: LabelFolder | None = None):
+        self.folder, self.models, self.limits = folder, models, limits
+        self.model = models.default
+        self.pictures: dict[str, Picture] = {}  # by name
+        self.by_content: dict[str, Picture] = {}
+        self.results: dict[tuple[str, str], ScoredSource] = {}  # by scorer and content
+        self.refused: list[ScoreRow] = []  # that were not taken in
+        self.num_bytes = 0  # uploaded
+        self.uploads: set[Path] = set()  # files that came for this visit, and end with it
+        self.filter = Filter()
+        self.num_shown = NUM_SHOWN
+        self.lock = threading.Lock()  # of what is taken in
+        self.scoring = threading.Lock()  # held while this visitor's pictures are scored
+        self.is_stopped = False
+        self.on_screen: tuple[str, Picture] | None = None  # to be labelled, in which order
+        for name in ("pictures", "shown", "made"):
+            (folder / name).mkdir(parents=True)
+        self.are_labels_ours = labels is None  # they end with the visit
+        self.labels = labels or LabelFolder(folder / "labels")
+
+    # taking in
+
+    def add_files(self, files: Sequence[tuple[Path, str]]) -> None:
+        """Take in files, each with the name that its owner gives it; zips are unpacked. The files stay where they are.
+
+        What is refused stands in `refused`, with the reason.
+        """
+        with self.lock:
+            self.uploads |= {path for path, _ in files}
+            for path, name in files:
+                if name.lower().endswith(".zip"):
+                    self._add_zip(path, name)
+                else:
+                    self._add(path, name)
+
+    def add_folder(self, folder: Path) -> None:
+        """Take in the pictures of a folder of this machine, by links: they are neither copied nor counted in bytes.
+
+        Raises:
+            ValueError: not a folder, or one without pictures.
+        """
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {as_text(folder)}")
+        paths = [path for path in walk_files(folder) if has_image_suffix(path)]
+        if not paths:
+            raise ValueError(f"no pictures in the folder {as_text(folder)}")
+        with self.lock:
+            for path in paths:
+                self._add(path.absolute(), as_text(path.absolute()), is_linked=True)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.refused.append(ScoreRow(name, error=reason))
+
+    def _add_zip(self, path: Path, name: str) -> None:
+        unpacked = self.folder / "unpacked"
+        room = max(1, self.limits.max_bytes - self.num_bytes)
+        try:
+            extract_zip(path, unpacked, room, max(0, 2 * self.limits.max_files))
+            files = walk_files(unpacked)
+            for file in files:
+                if has_image_suffix(file):
+                    self._add(file, as_text(file.relative_to(unpacked).as_posix()), is_ours=True)
+            if not any(map(has_image_suffix, files)):
+                self._refuse(name, "no pictures in this zip")
+        except (ValueError, OSError) as error:
+            self._refuse(name, str(error).replace(f"{path} is", "it is").replace(str(path), name))
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
+
+    def _add(self, path: Path, name: str, is_ours: bool = False, is_linked: bool = False) -> None:
+        """Take in one file; `is_ours` tells that it may be moved, `is_linked` that it stays and is linked to."""
+        if len(self.pictures) >= self.limits.max_files:
+            return self._refuse(name, f"at most {self.limits.max_files} pictures are accepted at a time")
+        try:
+            size = 0 if is_linked else path.stat().st_size
+            digest = content_hash(path)
+        except OSError as error:
+            return self._refuse(name, error.strerror or str(error))
+        if self.num_bytes + size > self.limits.max_bytes:
+            return self._refuse(name, f"at most {self.limits.max_bytes // 2**20} MB are accepted in all")
+        if digest in self.by_content:  # this very picture is there
+            return None
+        suffix = PurePosixPath(name).suffix.lower()
+        target = self.folder / "pictures" / (digest + (suffix if has_image_suffix(name) else ""))
+        try:
+            _bring(path, target, is_ours, is_linked)
+        except OSError as error:
+            return self._refuse(name, error.strerror or str(error))
+        self.num_bytes += size
+        picture = Picture(self._free_name(name), target, digest)
+        self.pictures[picture.name] = self.by_content[digest] = picture
+
+    def _free_name(self, name: str) -> str:
+        if name not in self.pictures:
+            return name
+        path = PurePosixPath(name)
+        numbered = (str(path.with_name(f"{path.stem}_{number}{path.suffix}")) for number in range(2, 10**9))
+        return next(candidate for candidate in numbered if candidate not in self.pictures)
+
+    # scoring
+
+    def use(self, model: SharedModel) -> None:
+        """Score with another model from here on; what it says of pictures seen before is not forgotten."""
+        if model.scorer != self.model.scorer:
+            self.model, self.filter = model, Filter()
+
+    def result_of(self, picture: Picture) -> ScoredSource | None:
+        """What the model said of a picture, or None where it has not seen it yet."""
+        return self.seen(picture.content_hash)
+
+    def seen(self, digest: str) -> ScoredSource | None:
+        """What the model said of the picture of this content, or None."""
+        return self.results.get((self.model.scorer, digest))
+
+    def unscored(self) -> list[Picture]:
+        """The pictures that the model has not seen yet."""
+        return [picture for picture in list(self.pictures.values()) if self.result_of(picture) is None]
+
+    def score(self) -> Iterator[int]:
+        """Score what is not scored yet, and what is added meanwhile, until `stop`; the number that is left.
+
+        Nothing is done where this visit is being scored already.
+        """
+        if not self.scoring.acquire(blocking=False):
+            return
+        self.is_stopped = False
+        try:
+            while not self.is_stopped and (todo := self.unscored()):
+                model, num_left = self.model, len(todo)
+                tasks = (self._task(model, picture) for picture in todo)
+                for _ in self.models.score_all(tasks):
+                    num_left -= 1
+                    yield num_left
+                    if self.is_stopped or model is not self.model:
+                        break
+        finally:
+            self.scoring.release()
+
+    def stop(self) -> None:
+        """Let `score` end after the pictures that are in hand."""
+        self.is_stopped = True
+
+    def _task(self, model: SharedModel, picture: Picture) -> Callable[[], None]:
+        def score() -> None:
+            def keep_thumbnail(decoded: Image.Image) -> None:
+                self.thumbnail_path(picture).write_bytes(encode_thumbnail(decoded, THUMBNAIL_SIZE))
+
+            result = model.score(picture.name, picture.path, keep_thumbnail)
+            self.results[model.scorer, picture.content_hash] = result
+
+        return score
+
+    def rows(self) -> list[ScoreRow]:
+        """One row for every picture that the model has seen, and for every file that was refused."""
+        seen = [(picture, self.result_of(picture)) for picture in list(self.pictures.values())]
+        rows = [replace(result.row, path=picture.name) for picture, result in seen if result is not None]
+        return rows + [replace(row, scorer=self.model.scorer) for row in self.refused]
+
+    def kept(self) -> list[ScoreRow]:
+        """The rows that the filter keeps, best first."""
+        return [row for row in best_first(self.rows()) if self.filter.keeps(row)]
+
+    # showing
+
+    def picture(self, name: str) -> Picture:
+        """The picture of that name. Raises ValueError where there is none."""
+        if name not in self.pictures:
+            raise ValueError(f"there is no picture {name!r} here")
+        return self.pictures[name]
+
+    def row(self, name: str) -> ScoreRow:
+        """The row of a picture that has a score. Raises ValueError for any other."""
+        result = self.result_of(self.picture(name))
+        if result is None or result.row.score is None:
+            raise ValueError(f"{name!r} has no score" + ("" if result is None else f": {result.row.error}"))
+        return replace(result.row, path=name)
+
+    def patch_scores(self, name: str) -> list[float]:
+        """The scores of the patches of a picture that has a score."""
+        self.row(name)
+        return self.result_of(self.picture(name)).patch_scores
+
+    def thumbnail_path(self, picture: Picture) -> Path:
+        """Where its thumbnail lies, once it was decoded."""
+        return self.folder / "shown" / f"{picture.content_hash}.webp"
+
+    def shown_path(self, picture: Picture) -> Path:
+        """A file that a browser shows with the picture's own pixels: itself, or a PNG of it.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if picture.path.suffix in SHOWN_AS_THEY_ARE:
+            return picture.path
+        path = self.folder / "shown" / f"{picture.content_hash}.png"
+        if not path.exists():
+            _save(load_image(picture.path), path)
+        return path
+
+    def detail(self, name: str) -> Detail:
+        """The map of a picture's patches, and its worst and best patch as they are.
+
+        Raises:
+            ValueError: a picture that has no score.
+        """
+        picture, scores = self.picture(name), self.patch_scores(name)
+        stem = f"{picture.content_hash}-{self.model.engine.fingerprint}"
+        map_path, worst, best = (self.folder / "shown" / f"{stem}-{part}.png" for part in ("map", "worst", "best"))
+        if not map_path.exists():
+            image = load_image(picture.path)
+            boxes = self.model.patch_boxes(*image.size)
+            for path, score in ((worst, min(scores)), (best, max(scores))):
+                _save(crop_patch(image, boxes[scores.index(score)]), path)
+            _save(draw_over_picture(image, boxes, scores, self.model.score_range), map_path)
+        return Detail(map_path, *((worst, best) if len(scores) > 1 else (None, None)))
+
+    # labelling
+
+    def to_label(self, order: str) -> list[Picture]:
+        """The pictures without a label, in the order in which they come; those that cannot be read are left out."""
+        seen = {digest: result.row for digest in list(self.by_content) if (result := self.seen(digest)) is not None}
+        readable = [digest for digest in list(self.by_content) if digest not in seen or seen[digest].error is None]
+        spreads = {digest: row.score_std for digest, row in seen.items() if row.score_std is not None}
+        labelled = {label.content_hash for label in self.labels.history}
+        return [self.by_content[digest] for digest in in_order(readable, order, spreads) if digest not in labelled]
+
+    def next_to_label(self, order: str) -> list[Picture]:
+        """As `to_label`, but what was the first stays it until it is labelled, whatever is scored meanwhile."""
+        waiting = self.to_label(order)
+        on_screen = [picture for picture in waiting if (order, picture) == self.on_screen]
+        waiting = on_screen + [picture for picture in waiting if picture not in on_screen]
+        self.on_screen = (order, waiting[0]) if waiting else None
+        return waiting
+
+    def undo_label(self, order: str) -> Label | None:
+        """Take back the last label; its picture, if it is here, is the next to be labelled.
+
+        Raises:
+            ValueError: its copy was changed since.
+        """
+        label = self.labels.undo()
+        if label is not None and label.content_hash in self.by_content:
+            self.on_screen = (order, self.by_content[label.content_hash])
+        return label
+
+    # taking away
+
+    def write_csv(self) -> Path:
+        """All rows, as `score.py` writes them."""
+        path = self.folder / "made" / "scores.csv"
+        write_scores(path, self.rows())
+        return path
+
+    def write_kept(self) -> Path:
+        """A zip of the pictures that the filter keeps, each the very bytes that were brought.
+
+        Raises:
+            ValueError: none is kept.
+        """
+        kept = self.kept()
+        if not kept:
+            raise ValueError("no picture is kept: lower the sliders, or score some")
+        names = [row.path for row in kept]
+        inner = [_name_in_zip(name) for name in names]
+        files = [(self.picture(name).path, path) for name, path in zip(names, inner, strict=True)]
+        return _write_zip(self.folder / "made" / "kept.zip", files)
+
+    def write_labels(self) -> Path:
+        """A zip of the labelled pictures, in their folders.
+
+        Raises:
+            ValueError: there is none.
+        """
+        files = [(path, path.relative_to(self.labels.folder).as_posix()) for path in self.labels.files()]
+        if not files:
+            raise ValueError("no picture is labelled yet")
+        return _write_zip(self.folder / "made" / "labelled.zip", files)
+
+    def remove(self) -> None:
+        """Delete all files of this visit; pictures that were linked stay where they are."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _bring(path: Path, target: Path, is_ours: bool, is_linked: bool) -> None:
+    if is_ours:
+        path.replace(target)
+        return
+    try:
+        (os.symlink if is_linked else os.link)(path, target)
+    except OSError:  # another disk, or a system that has no such links
+        shutil.copyfile(path, target)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """As PNG, without loss, there whole or not at all."""
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.png")
+    image.save(unfinished, compress_level=1)
+    unfinished.replace(path)
+
+
+def _name_in_zip(name: str) -> str:
+    """A relative path without `..`, whatever a visitor calls the file."""
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")]
+    return "/".join(parts).replace(":", "_")
+
+
+def _write_zip(path: Path, files: Sequence[tuple[Path, str]]) -> Path:
+    """The files, not compressed: pictures are already."""
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.zip")
+    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+        for file, name in files:
+            archive.write(path_of(as_text(file)), name)
+    unfinished.replace(path)
+    return path
+
+
+@dataclass
+class _Entry:
+    visit: Visit
+    sessions: set[str] = field(default_factory=set)
+    last_seen: float = 0.0
+
+
+class Visits:
+    """All visitors, by the secret key that each one's browser keeps, and by the sessions of their tabs.
+
+    A visit whose tabs are all closed stays for a while, so that a page can be loaded again; then it is deleted.
+
+    Args:
+        folder: of their folders.
+        make_visit: a new folder -> a visit.
+        keep_seconds: for which a visit is kept without an open tab.
+    """
+
+    def __init__(self, folder: Path, make_visit: Callable[[Path], Visit], keep_seconds: float):
+        self.folder, self.make_visit, self.keep_seconds = folder, make_visit, keep_seconds
+        self.entries: dict[str, _Entry] = {}
+        self.keys: dict[str, str] = {}  # by session
+        self.lock = threading.Lock()
+
+    def open(self, session: str, key: str | None = None) -> str:
+        """Let a session go on with the visit of that key, or begin a new one; the key of the visit.
+
+        A session that has a visit already keeps it, unless another's key is given.
+        """
+        with self.lock:
+            key = key if key in self.entries else self.keys.get(session)
+            if key not in self.entries:
+                key = secrets.token_urlsafe(24)
+                self.entries[key] = _Entry(self.make_visit(self.folder / secrets.token_hex(16)))
+            if (old := self.keys.get(session)) not in (None, key) and old in self.entries:
+                self.entries[old].sessions.discard(session)
+            self.keys[session] = key
+            self.entries[key].sessions.add(session)
+            self.entries[key].last_seen = time.monotonic()
+            return key
+
+    def of(self, session: str) -> Visit:
+        """The visit of a session, begun if need be."""
+        return self.entries[self.open(session)].visit
+
+    def leave(self, session: str) -> None:
+        """A tab was closed; where it was the visit's last one, its scoring ends."""
+        with self.lock:
+            entry = self.entries.get(self.keys.pop(session, ""))
+            if entry is None:
+                return
+            entry.sessions.discard(session)
+            entry.last_seen = time.monotonic()
+            if not entry.sessions:
+                entry.visit.stop()
+
+    def delete(self, session: str) -> None:
+        """Delete the visit of a session now."""
+        with self.lock:
+            self._delete(self.keys.get(session, ""))
+
+    def expire(self) -> None:
+        """Delete the visits that nobody has used for long."""
+        now = time.monotonic()
+        with self.lock:
+            for key, entry in list(self.entries.items()):
+                is_in_use = entry.sessions or entry.visit.scoring.locked()
+                if now - entry.last_seen > (MAX_IDLE_SECONDS if is_in_use else self.keep_seconds):
+                    self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        entry = self.entries.pop(key, None)
+        if entry is None:
+            return
+        for session in entry.sessions:
+            self.keys.pop(session, None)
+        entry.visit.remove()
+        shared = set().union(*(other.visit.uploads for other in self.entries.values()))
+        for path in entry.visit.uploads - shared:  # two visitors' equal uploads are one file
+            path.unlink(missing_ok=True)
