@@ -263,7 +263,7 @@ class Page:
         self.key = gr.BrowserState(None, storage_key="hybridiqa-visit")
         gr.Markdown(INTRODUCTION.format(where=LOCAL if self.is_local else HOSTED))
         with gr.Row(equal_height=True):
-            self.files = gr.File(file_count="multiple", label="Pictures, or zips of them", height=120, scale=3)
+            self.files = gr.File(file_count="multiple", label="Pictures, or zips of them", height=150, scale=3)
             with gr.Column(scale=1, min_width=220):
                 self.folder_upload = gr.UploadButton("Upload a folder", file_count="directory", size="md")
                 self.folder = gr.Textbox(
@@ -283,9 +283,17 @@ class Page:
 
     def _build_gallery(self) -> None:
         with gr.Row():
-            self.score = gr.Slider(1, 9, 1, step=0.05, label="Keep scores from", info="At the left end all are kept.")
+            self.score = gr.Slider(
+                1, 9, 1, step=0.05, label="Keep scores from", info="At the left end all are kept.", min_width=260
+            )
             self.percentile = gr.Slider(
-                0, 100, 0, step=1, label="Keep percentiles from", info="Among the model's own validation pictures."
+                0,
+                100,
+                0,
+                step=1,
+                label="Keep percentiles from",
+                info="Among the model's own validation pictures.",
+                min_width=260,
             )
             with gr.Column(min_width=180):
                 self.csv = gr.Button("Download all scores (CSV)", size="md")

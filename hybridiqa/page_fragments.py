@@ -21,7 +21,7 @@ from hybridiqa.score_report import best_first, count_in_bins, failures, on_one_l
 from hybridiqa.score_store import ScoreRow
 from hybridiqa.visits import Visit
 
-WORDS = ("poor", "weak", "fair", "good", "excellent")  # fifths of the percentiles, or else of the score range
+WORDS = ("poor", "weak", "fair", "good", "excellent")  # fifths of the scale
 UNDO = "undo"
 KEYS = {
     **{f"Artifact/{number}": str(number) for number in range(1, NUM_BINS_PER_LADDER + 1)},
@@ -68,10 +68,10 @@ def pairs_of(rows: Sequence[ScoreRow]) -> list[Pair]:
 
 
 def word_of(row: ScoreRow, score_range: Sequence[float]) -> str:
-    """A plain word for a score: which fifth of the checkpoint's validation pictures it stands in, or of the range."""
+    """A plain word for a score: which fifth of the model's scale it lies in."""
     low, high = score_range
-    share = (row.score - low) / (high - low) if row.percentile is None else row.percentile / 100
-    return WORDS[min(max(int(share * len(WORDS)), 0), len(WORDS) - 1)]
+    fifth = int((row.score - low) / (high - low) * len(WORDS))
+    return WORDS[min(max(fifth, 0), len(WORDS) - 1)]
 
 
 def title_of(choice: str) -> str:
