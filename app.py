@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -105,9 +106,13 @@ def main(argv: list[str] | None = None) -> int:
             Path(scratch, "visits"), lambda folder: Visit(folder, models, limits, labels), 60 * args.keep_minutes
         )
         threading.Thread(target=sweep, args=(visits,), daemon=True).start()
-        Page(visits, is_local).build(delete_after=int(60 * args.keep_minutes)).launch(
+        page = Page(visits, is_local).build(delete_after=int(60 * args.keep_minutes))
+        _, url, _ = page.launch(
             server_name=args.host, server_port=args.port, max_file_size=limits.max_file_bytes, **page_options()
         )
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted then, too
+        print(f"the page is at {url}", flush=True)
+        page.block_thread()
     return 0
 
 

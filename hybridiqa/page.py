@@ -304,7 +304,7 @@ class Page:
 
     def _build_comparison(self) -> None:
         self.compared = gr.Dropdown(
-            [], multiselect=True, label="Pictures", info="Choose them, or type a part of a name."
+            [], multiselect=True, label="Pictures", info="Choose them, or type a part of a name.", elem_id="compared"
         )
         self.comparison = gr.HTML(elem_id="comparison")
 
@@ -382,5 +382,7 @@ def page_options() -> dict:
         "head": f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
         "footer_links": ["api"],
         "ssr_mode": False,
+        "quiet": True,
+        "prevent_thread_lock": True,
         "share": False,  # which would send all pictures through somebody else's server
     }

@@ -24,24 +24,13 @@ from hybridiqa.visits import Filter, Visit, Visits
 
 # Visitors whose pictures are scored at a time, in turn; further ones wait.
 SCORING_SLOTS = {"concurrency_limit": 20, "concurrency_id": "scoring"}
-OTHERS = (
-    *(
-        "scores",
-        "patch_map",
-        "patch_scores",
-        "compare",
-        "scores_csv",
-        "kept_zip",
-        "label",
-        "undo_label",
-        "labelled_zip",
-    ),
-)
+FUNCTIONS = ("score", "scores", "patch_map", "patch_scores", "compare", "scores_csv", "kept_zip")
+FUNCTIONS += ("label", "undo_label", "labelled_zip", "use_model")
 
 
 def facts_of(row: ScoreRow, visit: Visit) -> dict[str, Any]:
-    """What a program is told of a picture."""
-    facts = {"path": row.path, "score": row.score, "score_std": row.score_std, "percentile": row.percentile}
+    """What a program is told of a picture. (A `path` would be taken for a file that the client downloads.)"""
+    facts = {"name": row.path, "score": row.score, "score_std": row.score_std, "percentile": row.percentile}
     word = None if row.score is None else word_of(row, visit.model.score_range)
     return {**facts, "word": word, "width": row.width, "height": row.height, "error": row.error}
 
@@ -71,7 +60,7 @@ class PageApi:
     def score(self, pictures: list[gr.FileData], request: gr.Request) -> list[dict]:
         """Score pictures, or zips of them; what was sent earlier in the session stays.
 
-        Returns one dictionary a file, best first, then those that could not be read: path, score, score_std,
+        Returns one dictionary a file, best first, then those that could not be read: name, score, score_std,
         percentile (0-100), word, width and height (pixels), error.
         """
         visit = self._visit(request)
@@ -88,15 +77,15 @@ class PageApi:
         rows = visit.rows()
         return [facts_of(row, visit) for row in [*best_first(rows), *(row for row in rows if row.error is not None)]]
 
-    def patch_map(self, path: str, request: gr.Request) -> gr.FileData:
-        """A picture under the scores of its patches, as PNG; `path` as `score` returned it."""
-        return gr.FileData(path=str(self._visit(request).detail(path).map_path))
+    def patch_map(self, name: str, request: gr.Request) -> gr.FileData:
+        """A picture under the scores of its patches, as PNG; `name` as `score` returned it."""
+        return gr.FileData(path=str(self._visit(request).detail(name).map_path))
 
-    def patch_scores(self, path: str, request: gr.Request) -> list[float]:
+    def patch_scores(self, name: str, request: gr.Request) -> list[float]:
         """The scores of a picture's patches."""
-        return self._visit(request).patch_scores(path)
+        return self._visit(request).patch_scores(name)
 
-    def compare(self, paths: list[str], request: gr.Request) -> list[dict]:
+    def compare(self, names: list[str], request: gr.Request) -> list[dict]:
         """Each two of the pictures: better, worse, difference, spread (the larger of the two), exceeds_spread."""
         visit = self._visit(request)
         return [
@@ -107,7 +96,7 @@ class PageApi:
                 "spread": pair.spread,
                 "exceeds_spread": pair.exceeds_spread,
             }
-            for pair in pairs_of([visit.row(path) for path in paths])
+            for pair in pairs_of([visit.row(name) for name in names])
         ]
 
     def scores_csv(self, request: gr.Request) -> gr.FileData:
@@ -122,10 +111,10 @@ class PageApi:
         visit.filter = Filter(lowest_score, lowest_percentile)
         return gr.FileData(path=str(visit.write_kept()))
 
-    def label(self, path: str, choice: str, request: gr.Request) -> str:
+    def label(self, name: str, choice: str, request: gr.Request) -> str:
         """Put a picture into a bin: Artifact/1 ... Artifact/5, Perfect/1 ... Perfect/5, 8, 9, or skip."""
         visit = self._visit(request)
-        return choose_label(visit, ORDERS[0], choice, visit.picture(path).content_hash)
+        return choose_label(visit, ORDERS[0], choice, visit.picture(name).content_hash)
 
     def undo_label(self, request: gr.Request) -> str:
         """Take back the last label."""
@@ -145,7 +134,5 @@ class PageApi:
 def add_api(visits: Visits) -> None:
     """Add the functions to the page that is being built, each under its own name."""
     api = PageApi(visits)
-    for name, slots in (("score", SCORING_SLOTS), ("use_model", SCORING_SLOTS)):
-        gr.api(_with_errors(getattr(api, name)), api_name=name, **slots)
-    for name in OTHERS:
-        gr.api(_with_errors(getattr(api, name)), api_name=name)
+    for name in FUNCTIONS:
+        gr.api(_with_errors(getattr(api, name)), api_name=name, **(SCORING_SLOTS if name == "score" else {}))

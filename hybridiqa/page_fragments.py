@@ -171,9 +171,9 @@ def compare_html(visit: Visit, names: Sequence[str]) -> str:
 
 def label_message(visit: Visit, label: Label, name: str) -> str:
     """What was just decided, and, as that is done, what the model says of the picture."""
-    done = f"{name}: {title_of(label.choice)}."
     if label.choice == SKIPPED:
-        return done
+        return f"{name}: skipped."
+    done = f"{name}: {title_of(label.choice)}."
     result = visit.seen(label.content_hash)
     if result is None or result.row.score is None:
         return f"{done} The model has not scored it yet."

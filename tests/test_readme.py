@@ -13,6 +13,9 @@ import pytest
 import torch
 from conftest import make_picture
 from hub_repositories import card_errors
+from huggingface_hub import ModelCard
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT
 from transformers import ResNetConfig, ResNetModel
@@ -53,8 +56,28 @@ def run_in(hub, checkout: Path, command: list[str]) -> str:
 
 
 def test_its_metadata_is_what_the_hub_takes():
-    assert card_errors(README, "model") == []
+    assert card_errors(README, "model") == card_errors(README, "space") == []
     assert card_errors((ROOT / "metrics/iqa/README.md").read_text(encoding="utf-8"), "space") == []
+
+
+def requirements(name: str) -> dict[str, Requirement]:
+    lines = [line.strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+    found = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def test_a_space_of_this_folder_runs_what_was_tested():
+    space, metric = ModelCard(README).data, ModelCard.load(ROOT / "metrics/iqa/README.md").data
+    assert (space.sdk, space.app_file) == ("gradio", "app.py") and (ROOT / space.app_file).exists()
+    assert space.sdk_version == metric.sdk_version
+    assert str(requirements("requirements-dev.txt")["gradio"].specifier) == f"=={space.sdk_version}"
+    assert f"pip install gradio=={space.sdk_version} " in README
+    assert f"pip install gradio=={space.sdk_version} " in (ROOT / "app.py").read_text(encoding="utf-8")
+    pinned, wanted = requirements("pre-requirements.txt"), requirements("requirements.txt")
+    assert pinned.keys() == wanted.keys()
+    for name, requirement in pinned.items():
+        (pin,) = requirement.specifier
+        assert pin.operator == "==" and wanted[name].specifier.contains(pin.version), name
 
 
 def test_the_hub_section_works_from_top_to_bottom(hub, checkout, tmp_path):

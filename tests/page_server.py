@@ -1,0 +1,82 @@
+"""The real page in a process of its own, and a real browser that visits it, for the tests that drive them.
+
+Where gradio, Playwright or a browser is missing, such a test is skipped with that reason; where the environment says
+HYBRIDIQA_PAGE_TESTS=required, it fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hybridiqa.loading import ROOT
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Without the network that a browser looks for by itself.
+BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+BROWSER_OPTIONS += ("--disable-background-networking", "--disable-component-update")
+
+
+def missing(reason: str) -> None:
+    """Skip the test, or let it fail where it must not be skipped."""
+    if os.environ.get("HYBRIDIQA_PAGE_TESTS") == "required":
+        pytest.fail(f"{reason}, and HYBRIDIQA_PAGE_TESTS=required")
+    pytest.skip(reason)
+
+
+def need(*packages: str) -> None:
+    """Go on only where these packages are installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            missing(f"{package} is not installed")
+
+
+@contextmanager
+def page_server(folder: Path, *arguments: object, environment: dict[str, str] | None = None) -> Iterator[str]:
+    """The address of a page that `app.py` serves while the block lasts; its log is `folder/page.log`."""
+    need("gradio")
+    (folder / "scratch").mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
+    ours = {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "scratch")}
+    with open(folder / "page.log", "w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | ours | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            line = process.stdout.readline()
+            found = re.search(r"the page is at (\S+)", line)
+            assert found, f"{line}\n{(folder / 'page.log').read_text()}"
+            yield found[1]
+        finally:
+            process.terminate()
+            process.wait(30)
+            process.stdout.close()
+
+
+@contextmanager
+def open_browser() -> Iterator:
+    """A headless browser, as Playwright drives it."""
+    need("gradio", "playwright")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        missing(f"no browser is installed: none of {', '.join(BROWSERS)}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(BROWSER_OPTIONS))
+        yield browser
+        browser.close()
