@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -15,7 +16,7 @@ from gradio.data_classes import ListFiles
 
 from hybridiqa.files import has_image_suffix, path_of
 from hybridiqa.loading import UntrustedCodeError
-from hybridiqa.page_api import SCORING_SLOTS, add_api
+from hybridiqa.page_api import SCORING_SLOTS, add_api, with_errors
 from hybridiqa.page_fragments import (
     choose_label,
     compare_html,
@@ -51,11 +52,14 @@ THEME = gr.themes.Base(
 )
 PRIVATE = {"api_visibility": "private"}  # what programs call is in page_api.py
 QUIETLY = {**PRIVATE, "queue": False, "show_progress": "hidden"}
-SCORING = {**PRIVATE, "show_progress": "hidden", **SCORING_SLOTS}
+SCORING = {**PRIVATE, "show_progress": "hidden", "trigger_mode": "multiple", **SCORING_SLOTS}
+shown_errors = partial(with_errors, is_html=True)
 INTRODUCTION = """# hybridIQA
 How good does a picture look, on a scale of 1 to 9? Drop some to sort them, compare them, or label them to teach a model
 your taste. {where}"""
 LOCAL = "Everything stays on this machine."
+QUESTION = """**{name} brings code that is not this project's.** It would run on this machine, with your rights. Read it
+first: <{address}>"""
 HOSTED = "What you upload is for you alone, and is deleted after you leave."
 
 
@@ -128,19 +132,13 @@ class Page:
     def _leave(self, request: gr.Request) -> None:
         self.visits.leave(request.session_hash)
 
-    def _add(self, files: list[tuple[Path, str]], request: gr.Request) -> Iterator[list]:
+    def _add(self, files: list[tuple[Path, str]], request: gr.Request) -> list:
         visit = self._visit(request)
         visit.add_files(files)
-        yield [None, *self._view(visit), gr.skip()]
-        yield from ([None, *view] for view in self._score(visit))
+        return [None, *self._view(visit), gr.skip()]
 
-    def _add_folder(self, folder: str, request: gr.Request) -> Iterator[list]:
-        visit = self._visit(request)
-        try:
-            visit.add_folder(path_of(folder.strip()).expanduser())
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        yield from self._score(visit)
+    def _add_folder(self, folder: str, request: gr.Request) -> None:
+        self._visit(request).add_folder(path_of(folder.strip()).expanduser())
 
     def _go_on(self, request: gr.Request) -> Iterator[list]:
         yield from self._score(self._visit(request))
@@ -190,36 +188,23 @@ class Page:
     def _model_line(self, visit: Visit) -> str:
         return f"Scores are by **{visit.model.name}**, as `{visit.model.scorer}`."
 
-    def _load_model(self, name: str, revision: str, request: gr.Request) -> Iterator[list]:
-        """Load a model and score all pictures with it; or ask whether its code is trusted."""
-        yield from self._use_model(name, revision, False, request)
-
-    def _trust_model(self, name: str, commit: str, request: gr.Request) -> Iterator[list]:
-        yield from self._use_model(name, commit, True, request)
-
-    def _use_model(self, name: str, revision: str, is_trusted: bool, request: gr.Request) -> Iterator[list]:
-        visit, hidden = self._visit(request), gr.update(visible=False)
+    def _load_model(self, name: str, revision: str, request: gr.Request, is_trusted: bool = False) -> list:
+        """Score with a model from here on; or ask whether its code is trusted."""
+        visit = self._visit(request)
         try:
             model = visit.models.load(name, revision, is_trusted)
         except UntrustedCodeError as error:
-            question = (
-                f"**{name} brings code that is not this project's.** It would run on this machine, with your rights. "
-                f"Read it first: <{error.address}>"
-            )
             if not visit.models.is_code_allowed:
-                raise gr.Error(
-                    f"{name} brings code of its own, which does not run here", print_exception=False
-                ) from error
-            yield [gr.update(visible=True), question, error.commit, *[gr.skip()] * 9]
-            return
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+                raise ValueError(f"{name} brings code of its own, which does not run here") from error
+            question = QUESTION.format(name=name, address=error.address)
+            return [gr.update(visible=True), question, error.commit, *[gr.skip()] * 3]
         visit.use(model)
         low, high = model.score_range
         slider = gr.update(minimum=low, maximum=high, value=low)
-        for view in self._score(visit):
-            yield [hidden, gr.skip(), gr.skip(), self._model_line(visit), slider, 0, *view]
-            slider = gr.skip()
+        return [gr.update(visible=False), "", "", self._model_line(visit), slider, 0]
+
+    def _trust_model(self, name: str, commit: str, request: gr.Request) -> list:
+        return self._load_model(name, commit, request, is_trusted=True)
 
     def _address(self, path: Path) -> str:
         return f"{url_of(path)}#{secrets.token_hex(4)}"
@@ -341,8 +326,11 @@ class Page:
         blocks.load(self._open, [self.key, self.order], opened, **QUIETLY)
         blocks.unload(self._leave)
         for files in (self.files, self.folder_upload):
-            files.upload(self._add, files, [files, *self.view], trigger_mode="multiple", **SCORING)
-        self.folder.submit(self._add_folder, self.folder, self.view, **SCORING)
+            added = files.upload(self._add, files, [files, *self.view], trigger_mode="multiple", **PRIVATE)
+            added.success(self._go_on, None, self.view, **SCORING)
+        if self.is_local:
+            added = self.folder.submit(shown_errors(self._add_folder), self.folder, None, **PRIVATE)
+            added.success(self._go_on, None, self.view, **SCORING)
         self.go_on.click(self._go_on, None, self.view, **SCORING)
         self.cancel.click(self._stop, None, None, **QUIETLY)
         self.delete.click(self._delete, self.order, opened, **QUIETLY)
@@ -351,13 +339,13 @@ class Page:
         for slider in (self.score, self.percentile):
             sliders = [self.score, self.percentile]
             slider.input(self._filter, sliders, [self.status, self.gallery], trigger_mode="always_last", **QUIETLY)
-        self.gallery.click(self._gallery_click, None, [self.gallery, self.detail], **QUIETLY)
-        self.detail.click(self._detail_click, None, self.detail, **QUIETLY)
+        self.gallery.click(shown_errors(self._gallery_click), None, [self.gallery, self.detail], **QUIETLY)
+        self.detail.click(shown_errors(self._detail_click), None, self.detail, **QUIETLY)
         for button, write in ((self.csv, self._csv), (self.kept, self._kept), (self.labelled, self._labelled)):
-            button.click(write, None, self.address, **PRIVATE).success(
+            button.click(shown_errors(write), None, self.address, **PRIVATE).success(
                 None, self.address, None, js="(address) => hybridiqa.download(address)"
             )
-        self.compared.change(self._compare, self.compared, self.comparison, **PRIVATE)
+        self.compared.change(shown_errors(self._compare), self.compared, self.comparison, **PRIVATE)
 
     def _connect_label(self, label_tab: gr.Tab) -> None:
         label_tab.select(self._show_label, self.order, self.label, **QUIETLY).then(
@@ -368,10 +356,14 @@ class Page:
 
     def _connect_model(self) -> None:
         asked = [self.question, self.question_text, self.commit]
-        used = [*asked, self.model_line, self.score, self.percentile, *self.view]
-        for trigger in (self.load.click, self.model_name.submit):
-            trigger(self._load_model, [self.model_name, self.revision], used, **SCORING)
-        self.trust.click(self._trust_model, [self.model_name, self.commit], used, **SCORING)
+        used = [*asked, self.model_line, self.score, self.percentile]
+        for trigger, load, source in (
+            (self.load.click, self._load_model, self.revision),
+            (self.model_name.submit, self._load_model, self.revision),
+            (self.trust.click, self._trust_model, self.commit),
+        ):
+            loaded = trigger(shown_errors(load), [self.model_name, source], used, **PRIVATE)
+            loaded.success(self._go_on, None, self.view, **SCORING)
 
 
 def page_options() -> dict:

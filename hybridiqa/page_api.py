@@ -8,6 +8,7 @@
 One client is one visitor: what it sent stays until it leaves.
 """
 
+import html
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -35,15 +36,16 @@ def facts_of(row: ScoreRow, visit: Visit) -> dict[str, Any]:
     return {**facts, "word": word, "width": row.width, "height": row.height, "error": row.error}
 
 
-def _with_errors(function: Callable) -> Callable:
-    """The function, whose ValueErrors reach the client."""
+def with_errors(function: Callable, is_html: bool = False) -> Callable:
+    """The function, whose ValueErrors reach the client, or a page that takes them for HTML."""
 
     @wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            message = html.escape(str(error), quote=False) if is_html else str(error)
+            raise gr.Error(message, print_exception=False) from error
 
     return called
 
@@ -135,4 +137,4 @@ def add_api(visits: Visits) -> None:
     """Add the functions to the page that is being built, each under its own name."""
     api = PageApi(visits)
     for name in FUNCTIONS:
-        gr.api(_with_errors(getattr(api, name)), api_name=name, **(SCORING_SLOTS if name == "score" else {}))
+        gr.api(with_errors(getattr(api, name)), api_name=name, **(SCORING_SLOTS if name == "score" else {}))

@@ -154,7 +154,8 @@ class Visit:
                 self._add(path.absolute(), as_text(path.absolute()), is_linked=True)
 
     def _refuse(self, name: str, reason: str) -> None:
-        self.refused.append(ScoreRow(name, error=reason))
+        if len(self.refused) < self.limits.max_files:
+            self.refused.append(ScoreRow(name, error=reason))
 
     def _add_zip(self, path: Path, name: str) -> None:
         unpacked = self.folder / "unpacked"

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,17 @@ def need(*packages: str) -> None:
             missing(f"{package} is not installed")
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page that is being served: its address, and the process."""
+
+    address: str
+    process: subprocess.Popen
+
+
 @contextmanager
-def page_server(folder: Path, *arguments: object, environment: dict[str, str] | None = None) -> Iterator[str]:
-    """The address of a page that `app.py` serves while the block lasts; its log is `folder/page.log`."""
+def page_server(folder: Path, *arguments: object, environment: dict[str, str] | None = None) -> Iterator[Page]:
+    """A page that `app.py` serves while the block lasts; its log is `folder/page.log`."""
     need("gradio")
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
@@ -60,7 +69,7 @@ def page_server(folder: Path, *arguments: object, environment: dict[str, str] | 
             line = process.stdout.readline()
             found = re.search(r"the page is at (\S+)", line)
             assert found, f"{line}\n{(folder / 'page.log').read_text()}"
-            yield found[1]
+            yield Page(found[1], process)
         finally:
             process.terminate()
             process.wait(30)

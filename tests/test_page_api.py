@@ -13,6 +13,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+import page_clients
 import pytest
 from conftest import make_picture
 from page_server import need, page_server
@@ -28,8 +29,8 @@ def page(tmp_path_factory, tiny_checkpoint):
     folder = tmp_path_factory.mktemp("page")
     hosted = {"SPACE_ID": "you/space"}
     limits = ["--max_files", 60, "--max_mb", 64]
-    with page_server(folder, "--model", tiny_checkpoint, *limits, environment=hosted) as address:
-        yield address, folder
+    with page_server(folder, "--model", tiny_checkpoint, *limits, environment=hosted) as served:
+        yield served.address, folder
 
 
 @pytest.fixture
@@ -68,9 +69,9 @@ def error_of(client, *paths: Path) -> str:
 def test_the_example_of_the_readme_runs(tmp_path):
     need("gradio")
     [example] = [code for code in blocks("python") if "gradio_client" in code]
-    with page_server(tmp_path) as address:
-        code = example.replace("http://127.0.0.1:7860", address)
-        assert address in code
+    with page_server(tmp_path) as page:
+        code = example.replace("http://127.0.0.1:7860", page.address)
+        assert page.address in code
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, *_ = done.stdout.splitlines()
@@ -198,6 +199,13 @@ def test_500_mb_are_refused_by_the_client_and_by_the_server(make_client, page, t
     assert not [path for path in page[1].rglob("*") if path.is_file() and path.stat().st_size > 2**28]
 
 
+def test_twenty_clients_at_once_get_the_scores_of_the_command_line(tiny_checkpoint, capsys):
+    need("gradio")
+    arguments = ["--num_clients", "20", "--num_images", "60", "--side", "80", "--model", tiny_checkpoint]
+    assert page_clients.main(arguments) == 0
+    assert "20 clients, 60 images of 80 px: 0 wrong answers" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", [str(ROOT / "README.md"), "/etc/passwd", "../../../etc/passwd"])
 def test_files_of_the_server_cannot_be_named(make_client, page, path):
     make_client()
@@ -211,12 +219,13 @@ def test_files_of_the_server_cannot_be_named(make_client, page, path):
         urllib.request.urlopen(f"{page[0]}gradio_api/file={path}")
 
 
-def test_a_visit_ends_with_its_client(page, tiny_checkpoint, tmp_path):
+def test_a_visit_ends_with_its_client(tiny_checkpoint, tmp_path):
+    need("gradio")
     from gradio_client import Client
 
     make_picture(80, 72).save(tmp_path / "a.png")
-    with page_server(tmp_path, "--model", tiny_checkpoint, "--keep_minutes", 0.001) as address:
-        client = Client(address, verbose=False)
+    with page_server(tmp_path, "--model", tiny_checkpoint, "--keep_minutes", 0.001) as served:
+        client = Client(served.address, verbose=False)
         score(client, tmp_path / "a.png")
         held = tmp_path / "scratch"
         assert list(held.rglob("*.png"))
