@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import lzma
 import math
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -124,7 +126,7 @@ def extract_zip(zip_path: Path, target_dir: Path, max_bytes: int | None = None, 
                 raise ValueError(f"{zip_path} is refused: it unpacks to {num_bytes} bytes, {limit} are accepted here")
             for entry in archive.infolist():
                 archive.extract(entry, target_dir)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{zip_path} is not a whole zip archive: {error}") from error
 
 

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from hybridiqa.dataset_formats import ABSOLUTE_SCORES, BIN_NAMES, SCORE_OFFSETS, score_and_bin
 from hybridiqa.file_actions import place
-from hybridiqa.files import as_text, content_hash, hash_of
+from hybridiqa.files import as_text, content_hash, has_image_suffix, hash_of
 from hybridiqa.journal import TEMPORARY_PREFIX, sync_to_disk
 
 LABEL_BINS = tuple(
@@ -77,36 +77,34 @@ class LabelFolder:
 
     def _read(self) -> list[Label]:
         """What was decided and not taken back, in its order; a copy that somebody has removed since does not count."""
-        history: list[Label] = []
-        if not self.record_path.exists():
-            return history
-        lines = self.record_path.read_bytes().split(b"\n")
+        labels: dict[str, Label] = {}  # by content
+        lines = self.record_path.read_bytes().split(b"\n") if self.record_path.exists() else [b""]
         for number, line in enumerate(lines[:-1], 1):  # behind the last line end is nothing, or a torn line
             try:
                 values = json.loads(line)
-                if values.pop("undone", False):
-                    history.remove(Label(**values))
-                else:
-                    history.append(Label(**values))
-            except (ValueError, TypeError) as error:
+                is_undone = values.pop("undone", False)
+                label = Label(**values)
+                if label.file is not None:
+                    Path(label.file)
+                before = labels.pop(label.content_hash, None)
+                if is_undone and before != label:
+                    raise ValueError("it undoes what was not done")
+            except (ValueError, TypeError, AttributeError) as error:
                 raise ValueError(f"line {number} of {as_text(self.record_path)} is damaged: {line[:80]!r}") from error
-        return [label for label in history if label.file is None or os.path.lexists(self.folder / label.file)]
+            if not is_undone:
+                labels[label.content_hash] = label
+        return [label for label in labels.values() if label.file is None or os.path.lexists(self.folder / label.file)]
 
     def _write(self, label: Label, is_undone: bool = False) -> None:
-        """Put a line on the disk."""
+        """Put a line on the disk, instead of a torn one at the end."""
         line = json.dumps(asdict(label) | ({"undone": True} if is_undone else {})).encode() + b"\n"
-        with open(self.record_path, "ab") as file:
-            size = file.tell()
-            if size and not self._ends_whole(size):
-                line = b"\n" + line
+        with open(self.record_path, "r+b" if self.record_path.exists() else "xb") as file:
+            whole = self.record_path.read_bytes().rfind(b"\n") + 1
+            file.truncate(whole)
+            file.seek(whole)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-
-    def _ends_whole(self, size: int) -> bool:
-        with open(self.record_path, "rb") as file:
-            file.seek(size - 1)
-            return file.read(1) == b"\n"
 
     def label_of(self, digest: str) -> Label | None:
         """What was decided of the picture of this content."""
@@ -183,12 +181,12 @@ class LabelFolder:
 def _candidates(name: str) -> Iterable[str]:
     """The name, then with numbers; never hidden, never too long."""
     path = PurePosixPath(name.lstrip(".") or "picture")
-    stem = path.stem
-    while len(os.fsencode(stem + path.suffix)) > MAX_NAME_BYTES and stem:
+    stem, suffix = (path.stem, path.suffix) if has_image_suffix(path) else (path.name, "")
+    while len(os.fsencode(stem + suffix)) > MAX_NAME_BYTES:
         stem = stem[:-1]
-    yield stem + path.suffix
+    yield stem + suffix
     for number in count(2):
-        yield f"{stem}_{number}{path.suffix}"
+        yield f"{stem}_{number}{suffix}"
 
 
 def in_order(digests: Iterable[str], order: str, spreads: dict[str, float], seed: int = 0) -> list[str]:

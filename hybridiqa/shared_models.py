@@ -21,6 +21,7 @@ from hybridiqa.scoring import PatchChoice, ScoredSource, score_decoded, scorer_n
 
 NUM_HANDS = 2  # threads that score: one decodes a picture while the other's is in the network
 NUM_AHEAD = 2  # pictures that each visitor may have waiting for a hand, so that all get their turn
+MAX_NAME_LENGTH = 200  # so that every file system and the Hub can be asked for it
 MAX_OTHER_MODELS = 2  # kept besides the default
 
 
@@ -108,6 +109,8 @@ class SharedModels:
         name, revision = name.strip(), (revision or "").strip() or None
         if not name:
             return self.default
+        if len(name) > MAX_NAME_LENGTH:
+            raise ValueError(f"a model's name has at most {MAX_NAME_LENGTH} letters, got {len(name)}")
         is_hub_id = HUB_ID.fullmatch(name) and not Path(name).exists()
         if not self.are_paths_allowed and not is_hub_id:
             raise ValueError(f"the model must be a Hub id like user/name here, got {name}")

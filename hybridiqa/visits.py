@@ -8,8 +8,9 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -18,7 +19,7 @@ from hybridiqa.files import as_text, content_hash, extract_zip, has_image_suffix
 from hybridiqa.gallery import encode_thumbnail
 from hybridiqa.labelling import Label, LabelFolder, in_order
 from hybridiqa.patch_maps import crop_patch, draw_over_picture
-from hybridiqa.rgb import load_image
+from hybridiqa.rgb import load_image, open_image
 from hybridiqa.score_report import best_first
 from hybridiqa.score_store import ScoreRow, write_scores
 from hybridiqa.scoring import ScoredSource
@@ -27,7 +28,9 @@ from hybridiqa.shared_models import SharedModel, SharedModels
 NUM_SHOWN = 120  # pictures of a gallery; more at a click
 THUMBNAIL_SIZE = 384  # pixels of the longer side; a page shows about 190, and phones have finer pixels
 MAX_IDLE_SECONDS = 12 * 3600  # without a request, though a tab seems open: programs do not say when they leave
-SHOWN_AS_THEY_ARE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")  # by every browser
+# What every browser shows as it is.
+FORMATS_SHOWN = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "AVIF", "BMP")
+SUFFIXES_SHOWN = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,10 @@ class Visit:
                     self._add(file, as_text(file.relative_to(unpacked).as_posix()), is_ours=True)
             if not any(map(has_image_suffix, files)):
                 self._refuse(name, "no pictures in this zip")
-        except (ValueError, OSError) as error:
-            self._refuse(name, str(error).replace(f"{path} is", "it is").replace(str(path), name))
+        except OSError as error:
+            self._refuse(name, f"it cannot be unpacked: {error.strerror or error}")
+        except ValueError as error:
+            self._refuse(name, str(error).replace(str(path), "it"))
         finally:
             shutil.rmtree(unpacked, ignore_errors=True)
 
@@ -193,15 +198,8 @@ class Visit:
         except OSError as error:
             return self._refuse(name, error.strerror or str(error))
         self.num_bytes += size
-        picture = Picture(self._free_name(name), target, digest)
+        picture = Picture(_free_name(name, self.pictures), target, digest)
         self.pictures[picture.name] = self.by_content[digest] = picture
-
-    def _free_name(self, name: str) -> str:
-        if name not in self.pictures:
-            return name
-        path = PurePosixPath(name)
-        numbered = (str(path.with_name(f"{path.stem}_{number}{path.suffix}")) for number in range(2, 10**9))
-        return next(candidate for candidate in numbered if candidate not in self.pictures)
 
     # scoring
 
@@ -296,11 +294,14 @@ class Visit:
         Raises:
             ValueError: it cannot be read.
         """
-        if picture.path.suffix in SHOWN_AS_THEY_ARE:
+        if picture.path.suffix in SUFFIXES_SHOWN and _format_of(picture.path) in FORMATS_SHOWN:
             return picture.path
         path = self.folder / "shown" / f"{picture.content_hash}.png"
         if not path.exists():
-            _save(load_image(picture.path), path)
+            try:
+                _save(load_image(picture.path), path)
+            except ValueError as error:
+                raise ValueError(str(error).removeprefix(f"cannot read {picture.path}: ")) from error
         return path
 
     def detail(self, name: str) -> Detail:
@@ -366,9 +367,9 @@ class Visit:
         kept = self.kept()
         if not kept:
             raise ValueError("no picture is kept: lower the sliders, or score some")
-        names = [row.path for row in kept]
-        inner = [_name_in_zip(name) for name in names]
-        files = [(self.picture(name).path, path) for name, path in zip(names, inner, strict=True)]
+        files: dict[str, Path] = {}  # by their names in the zip
+        for row in kept:
+            files[_free_name(_name_in_zip(row.path), files)] = self.picture(row.path).path
         return _write_zip(self.folder / "made" / "kept.zip", files)
 
     def write_labels(self) -> Path:
@@ -377,7 +378,7 @@ class Visit:
         Raises:
             ValueError: there is none.
         """
-        files = [(path, path.relative_to(self.labels.folder).as_posix()) for path in self.labels.files()]
+        files = {path.relative_to(self.labels.folder).as_posix(): path for path in self.labels.files()}
         if not files:
             raise ValueError("no picture is labelled yet")
         return _write_zip(self.folder / "made" / "labelled.zip", files)
@@ -386,6 +387,17 @@ class Visit:
         """Delete all files of this visit; pictures that were linked stay where they are."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    """The name, with a number where it is taken."""
+    if name not in taken:
+        return name
+    folder, _, short = name.rpartition("/")
+    stem, dot, suffix = short.rpartition(".")
+    numbered = (f"{stem or suffix}_{number}{dot + suffix if stem else ''}" for number in count(2))
+    paths = (f"{folder}/{short}" if folder else short for short in numbered)
+    return next(path for path in paths if path not in taken)
 
 
 def _bring(path: Path, target: Path, is_ours: bool, is_linked: bool) -> None:
@@ -398,6 +410,15 @@ def _bring(path: Path, target: Path, is_ours: bool, is_linked: bool) -> None:
         shutil.copyfile(path, target)
 
 
+def _format_of(path: Path) -> str | None:
+    """As Pillow calls it; none where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return open_image(file).format
+    except (ValueError, OSError):
+        return None
+
+
 def _save(image: Image.Image, path: Path) -> None:
     """As PNG, without loss, there whole or not at all."""
     unfinished = path.with_name(f".{secrets.token_hex(8)}.png")
@@ -407,15 +428,15 @@ def _save(image: Image.Image, path: Path) -> None:
 
 def _name_in_zip(name: str) -> str:
     """A relative path without `..`, whatever a visitor calls the file."""
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")]
-    return "/".join(parts).replace(":", "_")
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/".join(parts).replace(":", "_") or "picture"
 
 
-def _write_zip(path: Path, files: Sequence[tuple[Path, str]]) -> Path:
-    """The files, not compressed: pictures are already."""
+def _write_zip(path: Path, files: dict[str, Path]) -> Path:
+    """The files under their names, not compressed: pictures are already."""
     unfinished = path.with_name(f".{secrets.token_hex(8)}.zip")
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-        for file, name in files:
+    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+        for name, file in files.items():
             archive.write(path_of(as_text(file)), name)
     unfinished.replace(path)
     return path
@@ -455,8 +476,8 @@ class Visits:
             if key not in self.entries:
                 key = secrets.token_urlsafe(24)
                 self.entries[key] = _Entry(self.make_visit(self.folder / secrets.token_hex(16)))
-            if (old := self.keys.get(session)) not in (None, key) and old in self.entries:
-                self.entries[old].sessions.discard(session)
+            if self.keys.get(session, key) != key:
+                self._leave(session)
             self.keys[session] = key
             self.entries[key].sessions.add(session)
             self.entries[key].last_seen = time.monotonic()
@@ -469,13 +490,16 @@ class Visits:
     def leave(self, session: str) -> None:
         """A tab was closed; where it was the visit's last one, its scoring ends."""
         with self.lock:
-            entry = self.entries.get(self.keys.pop(session, ""))
-            if entry is None:
-                return
-            entry.sessions.discard(session)
-            entry.last_seen = time.monotonic()
-            if not entry.sessions:
-                entry.visit.stop()
+            self._leave(session)
+
+    def _leave(self, session: str) -> None:
+        entry = self.entries.get(self.keys.pop(session, ""))
+        if entry is None:
+            return
+        entry.sessions.discard(session)
+        entry.last_seen = time.monotonic()
+        if not entry.sessions:
+            entry.visit.stop()
 
     def delete(self, session: str) -> None:
         """Delete the visit of a session now."""

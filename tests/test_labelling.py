@@ -182,6 +182,7 @@ def test_a_last_line_that_was_torn_hinders_neither_reading_nor_the_next_label(la
     assert later.counts() == {"8": 1}
     later.choose(pictures[1], "b.png", "9")
     assert later.counts() == {"8": 1, "9": 1} and files_in(labels.folder) == ["8/a.png", "9/b.png"]
+    assert reopened(labels).history == later.history
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,9 @@ def test_a_last_line_that_was_torn_hinders_neither_reading_nor_the_next_label(la
         b"",
         b"{",
         b"[]",
+        b"5",
+        b"null",
+        b'{"content_hash": "x", "choice": "8", "file": 5}',
         b"\xff\x00",
         b'{"content_hash": "x"}',
         b'{"content_hash": "x", "choice": "8", "file": null, "other": 1}',
@@ -211,6 +215,9 @@ def test_a_copy_that_was_removed_by_hand_no_longer_counts(labels, pictures):
     later = reopened(labels)
     assert later.counts() == {"9": 1} and later.label_of(content_hash(pictures[0])) is None
     later.choose(pictures[0], "00.png", "Perfect/2")
+    assert reopened(labels).counts() == {"9": 1, "Perfect/2": 1}
+    (labels.folder / "Perfect/2/00.png").unlink()
+    reopened(labels).choose(pictures[0], "00.png", "Perfect/2")  # the same once more
     assert reopened(labels).counts() == {"9": 1, "Perfect/2": 1}
 
 

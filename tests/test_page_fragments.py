@@ -1,5 +1,6 @@
 """What a visitor sees of a visit, whatever the pictures are called; what is labelled there, and taken away."""
 
+import os
 import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -206,6 +207,9 @@ def test_a_picture_that_no_browser_shows_is_shown_as_png(visit):
     with Image.open(visit.shown_path(visit.picture("a.TIFF"))) as shown:
         assert shown.format == "PNG" and not ImageChops.difference(shown, tiff).getbbox()
     assert visit.shown_path(visit.picture("b.png")).read_bytes() == PICTURES[1]
+    bring(visit, [("called.png", encode("TIFF", make_picture(seed=8)))])
+    with Image.open(visit.shown_path(visit.picture("called.png"))) as shown:
+        assert shown.format == "PNG"
 
 
 def test_the_table_is_one_of_scores(visit):
@@ -226,6 +230,22 @@ def test_kept_pictures_come_back_as_they_were_under_names_that_lead_nowhere_else
     visit.filter = Filter(lowest_score=9000.0)
     with pytest.raises(ValueError, match="no picture is kept"):
         visit.write_kept()
+
+
+def test_kept_pictures_never_share_a_name_and_may_be_older_than_zip(visit, tmp_path):
+    score_all(bring(visit, list(zip(["a.png", "../a.png", "a/b.png", "a\\b.png", ".."], PICTURES, strict=True))))
+    for picture in visit.pictures.values():
+        os.utime(picture.path, (0, 0))
+    with zipfile.ZipFile(visit.write_kept()) as kept:
+        assert sorted(kept.namelist()) == ["a.png", "a/b.png", "a/b_2.png", "a_2.png", "picture"]
+        assert sorted(map(kept.read, kept.namelist())) == sorted(PICTURES)
+
+
+def test_what_cannot_be_shown_is_labelled_without_naming_a_path_of_the_server(visit):
+    bring(visit, [("notes.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>")])
+    shown = Page(label_html(visit, "random"))
+    assert "To be labelled: notes.svg: not an image that Pillow knows, but an SVG drawing" in shown.text
+    assert str(visit.folder) not in label_html(visit, "random") and not shown.all("img", "src")
 
 
 def test_a_comparison_needs_two_pictures_with_scores(five):

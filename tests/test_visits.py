@@ -69,6 +69,12 @@ def with_directory_bytes(offset: int, data: bytes) -> bytes:
     return whole[:start] + data + whole[start + len(data) :]
 
 
+def broken_inside() -> bytes:
+    """A zip whose directory is whole, while the packed bytes of its picture are not."""
+    whole = zip_of(("a.png", PICTURES[0]))
+    return whole[:38] + b"\xff" * 22 + whole[60:]
+
+
 def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
@@ -121,6 +127,9 @@ def test_a_file_that_is_no_picture_gets_a_reason_and_no_score(visit, name, data,
         (with_directory_bytes(38, b"\0\0\xff\xa1"), "its entry 'a.png' is a link"),
         (zip_of(*((f"{index}.png", b"") for index in range(7))), "it holds 7 files, 6 are accepted"),
         (b"PK nothing of that kind", "it is not a whole zip archive"),
+        (broken_inside(), "it is not a whole zip archive"),
+        (zip_of((f"{'x' * 300}.png", PICTURES[0])), "it cannot be unpacked: File name too long"),
+        (zip_of(("x", b""), ("x/y.png", PICTURES[0])), "it cannot be unpacked: "),
         (zip_of(("notes.txt", b"sunny"), ("inner.zip", zip_of(("a.png", PICTURES[0])))), "no pictures in this zip"),
         (zip_of(), "no pictures in this zip"),
     ],
