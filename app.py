@@ -23,13 +23,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, see score.py
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
 
-from hybridiqa.engines import DTYPES_OF_ENGINES
+from hybridiqa.engines import DTYPES_OF_ENGINES, dtype_named
+from hybridiqa.intake import Limits
 from hybridiqa.labelling import LabelFolder
-from hybridiqa.loading import ROOT, silence_libraries
+from hybridiqa.loading import ROOT, first_line, import_optional, silence_libraries
 from hybridiqa.shared_models import SharedModels
-from hybridiqa.visits import Limits, Visit, Visits
+from hybridiqa.visitors import Visitors
+from hybridiqa.visits import Visit
 
-SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 SECONDS_BETWEEN_SWEEPS = 20
 
 
@@ -41,11 +42,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def sweep(visits: Visits) -> None:
+def sweep(visitors: Visitors) -> None:
     """Delete what visitors have left, for ever."""
     while True:
         time.sleep(SECONDS_BETWEEN_SWEEPS)
-        visits.expire()
+        visitors.expire()
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -59,7 +60,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", help="default: cuda, then mps, then cpu")
     parser.add_argument(
         "--dtype",
-        type=lambda name: SHORT_DTYPES.get(name, name),
+        type=dtype_named,
         choices=DTYPES_OF_ENGINES["torch"],
         default="float32",
         help="bf16 is faster where the processor has it, and moves scores a little (default float32)",
@@ -75,44 +76,61 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def make_visitors(args: argparse.Namespace, is_local: bool, folder: Path) -> Visitors:
+    """The visitors' room, below `folder`, with the model that scores.
+
+    Raises:
+        ValueError: the model, the device or the folder of labels cannot be used.
+    """
+    models = SharedModels(
+        args.model,
+        are_paths_allowed=is_local,
+        is_code_allowed=is_local,
+        device=args.device,
+        dtype=args.dtype,
+        revision=args.model_revision,
+        trust_remote_code=args.trust_remote_code,
+    )
+    limits = Limits(args.max_files, args.max_file_mb * 2**20, args.max_mb * 2**20)
+    labels = LabelFolder(args.labels) if is_local else None
+    return Visitors(folder / "visitors", lambda new: Visit(new, models, limits, labels), 60 * args.keep_minutes)
+
+
+def serve(args: argparse.Namespace, folder: Path) -> None:
+    """Show the page until the program is stopped; what visitors bring lies below `folder`.
+
+    Raises:
+        ValueError: something asked for cannot be used, gradio is missing, or the port is taken.
+    """
+    import_optional("gradio", "pip install gradio==6.31.0")
+    from hybridiqa.page import Page, page_options
+
+    is_local = is_loopback(args.host) and "SPACE_ID" not in os.environ
+    visitors = make_visitors(args, is_local, folder)
+    threading.Thread(target=sweep, args=(visitors,), daemon=True).start()
+    page = Page(visitors, is_local).build(delete_after=int(60 * args.keep_minutes))
+    try:
+        _, address, _ = page.launch(
+            server_name=args.host, server_port=args.port, max_file_size=args.max_file_mb * 2**20, **page_options()
+        )
+    except OSError as error:
+        raise ValueError(f"cannot serve the page: {first_line(error)}") from error
+    print(f"the page is at {address}", flush=True)
+    page.block_thread()
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
-    is_local = is_loopback(args.host) and "SPACE_ID" not in os.environ
-    limits = Limits(args.max_files, args.max_file_mb * 2**20, args.max_mb * 2**20)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted then, too
     parent = os.environ.get("GRADIO_TEMP_DIR") or None
-    with tempfile.TemporaryDirectory(dir=parent, prefix="hybridiqa-page-", ignore_cleanup_errors=True) as scratch:
-        os.environ["GRADIO_TEMP_DIR"] = scratch  # all that is uploaded, and ends with this program
+    with tempfile.TemporaryDirectory(dir=parent, prefix="hybridiqa-page-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # all that is uploaded ends with this program
         try:
-            from hybridiqa.page import Page, page_options
-        except ModuleNotFoundError as error:
-            print(f"app.py: this needs gradio: pip install gradio ({error})", file=sys.stderr)
-            return 2
-        try:
-            models = SharedModels(
-                args.model,
-                are_paths_allowed=is_local,
-                is_code_allowed=is_local,
-                revision=args.model_revision,
-                trust_remote_code=args.trust_remote_code,
-                device=args.device,
-                dtype=args.dtype,
-            )
-            labels = LabelFolder(args.labels) if is_local else None
+            serve(args, Path(folder))
         except ValueError as error:
             print(f"app.py: {error}", file=sys.stderr)
             return 2
-        visits = Visits(
-            Path(scratch, "visits"), lambda folder: Visit(folder, models, limits, labels), 60 * args.keep_minutes
-        )
-        threading.Thread(target=sweep, args=(visits,), daemon=True).start()
-        page = Page(visits, is_local).build(delete_after=int(60 * args.keep_minutes))
-        _, url, _ = page.launch(
-            server_name=args.host, server_port=args.port, max_file_size=limits.max_file_bytes, **page_options()
-        )
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted then, too
-        print(f"the page is at {url}", flush=True)
-        page.block_thread()
     return 0
 
 

@@ -37,7 +37,7 @@ from hybridiqa.dataset_scoring import (
     load_splits,
     with_scores,
 )
-from hybridiqa.engines import DTYPES, ENGINES, Engine, load_engine
+from hybridiqa.engines import DTYPES, ENGINES, Engine, dtype_named, load_engine
 from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files
 from hybridiqa.gallery import check_gallery_path, write_gallery
 from hybridiqa.loading import ROOT, hub_class, silence_libraries
@@ -52,7 +52,6 @@ from hybridiqa.score_store import ScoreRow, check_output
 from hybridiqa.scoring import PatchChoice, score_sources, scorer_name
 
 SAMPLINGS = hub_class("image_processing_hybridiqa.SAMPLINGS")
-SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 MAX_ERRORS_SHOWN = 10
 NEED_OUTPUT = "several processes need --output, where their scores come together"
 
@@ -310,7 +309,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     speed.add_argument("--device", help="default: cuda, then mps, then cpu")
     speed.add_argument(
         "--dtype",
-        type=lambda name: SHORT_DTYPES.get(name, name),
+        type=dtype_named,
         choices=DTYPES,
         default="float32",
         help="fp32, bf16 and fp16 will do, too; all but float32 move scores a little (default float32)",

@@ -17,7 +17,13 @@ DTYPES_OF_ENGINES = {
     "openvino": ("float32", "bfloat16", "int8"),
 }
 ENGINES = tuple(DTYPES_OF_ENGINES)
+SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 DTYPES = tuple(dict.fromkeys(dtype for dtypes in DTYPES_OF_ENGINES.values() for dtype in dtypes))
+
+
+def dtype_named(name: str) -> str:
+    """The dtype that a short name such as bf16 stands for, or the name itself."""
+    return SHORT_DTYPES.get(name, name)
 
 
 class Engine(Protocol):

@@ -40,8 +40,8 @@ def hub_class(name: str) -> type:
     return get_class_from_dynamic_module(name, str(ROOT))
 
 
-def import_optional(name: str) -> ModuleType:
-    """A library of `requirements-optional.txt`, which is asked for only where it is used.
+def import_optional(name: str, install: str = "pip install -r requirements-optional.txt") -> ModuleType:
+    """A library that is asked for only where it is used.
 
     Raises:
         ValueError: it is not installed.
@@ -49,9 +49,7 @@ def import_optional(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(
-            f"this needs {name}: pip install -r requirements-optional.txt ({first_line(error)})"
-        ) from error
+        raise ValueError(f"this needs {name}: {install} ({first_line(error)})") from error
 
 
 def choose_device(name: str | None = None) -> torch.device:

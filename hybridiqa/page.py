@@ -28,7 +28,8 @@ from hybridiqa.page_fragments import (
     url_of,
 )
 from hybridiqa.score_report import best_first
-from hybridiqa.visits import NUM_SHOWN, Filter, Visit, Visits
+from hybridiqa.visitors import Visitors
+from hybridiqa.visits import NUM_SHOWN, Filter, Visit
 
 HERE = Path(__file__).parent
 SECONDS_BETWEEN_VIEWS = 0.7  # while scores arrive
@@ -77,17 +78,17 @@ class Page:
     """The page of all visitors.
 
     Args:
-        visits: all that they have.
+        visitors: all that they have.
         is_local: the visitor owns this machine: folders of it may be named, and code from the Hub be trusted.
     """
 
-    def __init__(self, visits: Visits, is_local: bool):
-        self.visits, self.is_local = visits, is_local
+    def __init__(self, visitors: Visitors, is_local: bool):
+        self.visitors, self.is_local = visitors, is_local
 
     # what is shown
 
     def _visit(self, request: gr.Request) -> Visit:
-        return self.visits.of(request.session_hash)
+        return self.visitors.of(request.session_hash)
 
     def _gallery(self, visit: Visit) -> str:
         return gallery_html(visit, visit.num_shown)
@@ -122,7 +123,7 @@ class Page:
     # what happens on the page
 
     def _open(self, key: str | None, order: str, request: gr.Request) -> list:
-        key = self.visits.open(request.session_hash, key)
+        key = self.visitors.open(request.session_hash, key)
         visit = self._visit(request)
         low, high = visit.model.score_range
         lowest = low if visit.filter.lowest_score is None else visit.filter.lowest_score
@@ -130,7 +131,7 @@ class Page:
         return [key, *sliders, *self._whole_view(visit), label_html(visit, order), self._model_line(visit)]
 
     def _leave(self, request: gr.Request) -> None:
-        self.visits.leave(request.session_hash)
+        self.visitors.leave(request.session_hash)
 
     def _add(self, files: list[tuple[Path, str]], request: gr.Request) -> list:
         visit = self._visit(request)
@@ -147,7 +148,7 @@ class Page:
         self._visit(request).stop()
 
     def _delete(self, order: str, request: gr.Request) -> list:
-        self.visits.delete(request.session_hash)
+        self.visitors.delete(request.session_hash)
         return self._open(None, order, request)
 
     def _filter(self, score: float, percentile: float, request: gr.Request) -> list:
@@ -241,7 +242,7 @@ class Page:
             self._connect_gallery()
             self._connect_label(label_tab)
             self._connect_model()
-            add_api(self.visits)
+            add_api(self.visitors)
         return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=8)
 
     def _build_input(self) -> None:

@@ -21,7 +21,8 @@ from hybridiqa.labelling import ORDERS
 from hybridiqa.page_fragments import UNDO, choose_label, pairs_of, word_of
 from hybridiqa.score_report import best_first
 from hybridiqa.score_store import ScoreRow
-from hybridiqa.visits import Filter, Visit, Visits
+from hybridiqa.visitors import Visitors
+from hybridiqa.visits import Filter, Visit
 
 # Visitors whose pictures are scored at a time, in turn; further ones wait.
 SCORING_SLOTS = {"concurrency_limit": 20, "concurrency_id": "scoring"}
@@ -53,11 +54,11 @@ def with_errors(function: Callable, is_html: bool = False) -> Callable:
 class PageApi:
     """The functions; each finds the visit of the client that calls."""
 
-    def __init__(self, visits: Visits):
-        self.visits = visits
+    def __init__(self, visitors: Visitors):
+        self.visitors = visitors
 
     def _visit(self, request: gr.Request) -> Visit:
-        return self.visits.of(request.session_hash)
+        return self.visitors.of(request.session_hash)
 
     def score(self, pictures: list[gr.FileData], request: gr.Request) -> list[dict]:
         """Score pictures, or zips of them; what was sent earlier in the session stays.
@@ -133,8 +134,8 @@ class PageApi:
         return visit.model.scorer
 
 
-def add_api(visits: Visits) -> None:
+def add_api(visitors: Visitors) -> None:
     """Add the functions to the page that is being built, each under its own name."""
-    api = PageApi(visits)
+    api = PageApi(visitors)
     for name in FUNCTIONS:
         gr.api(with_errors(getattr(api, name)), api_name=name, **(SCORING_SLOTS if name == "score" else {}))

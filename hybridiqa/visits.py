@@ -1,4 +1,4 @@
-"""What one visitor of a page has there: pictures, their scores, what is kept of them; and all visitors together."""
+"""What one visitor of a page has there: pictures, their scores, what is kept and labelled of them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import os
 import secrets
 import shutil
 import threading
-import time
 import zipfile
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from PIL import Image
 
-from hybridiqa.files import as_text, content_hash, extract_zip, has_image_suffix, path_of, walk_files
+from hybridiqa.files import as_text, path_of
 from hybridiqa.gallery import encode_thumbnail
+from hybridiqa.intake import Intake, Limits, Picture, free_name
 from hybridiqa.labelling import Label, LabelFolder, in_order
 from hybridiqa.patch_maps import crop_patch, draw_over_picture
 from hybridiqa.rgb import load_image, open_image
@@ -27,45 +26,9 @@ from hybridiqa.shared_models import SharedModel, SharedModels
 
 NUM_SHOWN = 120  # pictures of a gallery; more at a click
 THUMBNAIL_SIZE = 384  # pixels of the longer side; a page shows about 190, and phones have finer pixels
-MAX_IDLE_SECONDS = 12 * 3600  # without a request, though a tab seems open: programs do not say when they leave
 # What every browser shows as it is.
 FORMATS_SHOWN = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "AVIF", "BMP")
 SUFFIXES_SHOWN = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one visitor may bring.
-
-    Args:
-        max_files: pictures.
-        max_file_bytes: of one uploaded file, a zip among them.
-        max_bytes: of all pictures that were uploaded.
-    """
-
-    max_files: int = 2000
-    max_file_bytes: int = 256 * 2**20
-    max_bytes: int = 2 * 2**30
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file that a visitor brought.
-
-    Args:
-        name: unique among the visitor's; of a folder on this machine the whole path.
-        path: where its bytes lie, which nobody changes.
-        content_hash: of its bytes.
-    """
-
-    name: str
-    path: Path
-    content_hash: str
-
-    @property
-    def short_name(self) -> str:
-        """The name without its folders."""
-        return PurePosixPath(self.name).name
 
 
 @dataclass(frozen=True)
@@ -96,110 +59,29 @@ class Filter:
         return self.lowest_percentile <= 0 or (row.percentile or 0) >= self.lowest_percentile
 
 
-class Visit:
+class Visit(Intake):
     """One visitor's pictures and scores; its files lie in a folder of its own, which ends with it.
 
     Args:
         folder: new, for this visit alone.
-        models: scores with its default, until `model` is set.
+        models: scores with its default, until `use` is called.
         limits: of what is uploaded.
         labels: where labelled pictures are copied to; by default the visit's own folder.
     """
 
     def __init__(self, folder: Path, models: SharedModels, limits: Limits, labels: LabelFolder | None = None):
-        self.folder, self.models, self.limits = folder, models, limits
-        self.model = models.default
-        self.pictures: dict[str, Picture] = {}  # by name
-        self.by_content: dict[str, Picture] = {}
+        super().__init__(folder, limits)
+        self.models, self.model = models, models.default
         self.results: dict[tuple[str, str], ScoredSource] = {}  # by scorer and content
-        self.refused: list[ScoreRow] = []  # that were not taken in
-        self.num_bytes = 0  # uploaded
-        self.uploads: set[Path] = set()  # files that came for this visit, and end with it
         self.filter = Filter()
         self.num_shown = NUM_SHOWN
-        self.lock = threading.Lock()  # of what is taken in
         self.scoring = threading.Lock()  # held while this visitor's pictures are scored
         self.is_stopped = False
         self.on_screen: tuple[str, Picture] | None = None  # to be labelled, in which order
-        for name in ("pictures", "shown", "made"):
-            (folder / name).mkdir(parents=True)
+        for name in ("shown", "made"):
+            (folder / name).mkdir()
         self.are_labels_ours = labels is None  # they end with the visit
         self.labels = labels or LabelFolder(folder / "labels")
-
-    # taking in
-
-    def add_files(self, files: Sequence[tuple[Path, str]]) -> None:
-        """Take in files, each with the name that its owner gives it; zips are unpacked. The files stay where they are.
-
-        What is refused stands in `refused`, with the reason.
-        """
-        with self.lock:
-            self.uploads |= {path for path, _ in files}
-            for path, name in files:
-                if name.lower().endswith(".zip"):
-                    self._add_zip(path, name)
-                else:
-                    self._add(path, name)
-
-    def add_folder(self, folder: Path) -> None:
-        """Take in the pictures of a folder of this machine, by links: they are neither copied nor counted in bytes.
-
-        Raises:
-            ValueError: not a folder, or one without pictures.
-        """
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {as_text(folder)}")
-        paths = [path for path in walk_files(folder) if has_image_suffix(path)]
-        if not paths:
-            raise ValueError(f"no pictures in the folder {as_text(folder)}")
-        with self.lock:
-            for path in paths:
-                self._add(path.absolute(), as_text(path.absolute()), is_linked=True)
-
-    def _refuse(self, name: str, reason: str) -> None:
-        if len(self.refused) < self.limits.max_files:
-            self.refused.append(ScoreRow(name, error=reason))
-
-    def _add_zip(self, path: Path, name: str) -> None:
-        unpacked = self.folder / "unpacked"
-        room = max(1, self.limits.max_bytes - self.num_bytes)
-        try:
-            extract_zip(path, unpacked, room, max(0, 2 * self.limits.max_files))
-            files = walk_files(unpacked)
-            for file in files:
-                if has_image_suffix(file):
-                    self._add(file, as_text(file.relative_to(unpacked).as_posix()), is_ours=True)
-            if not any(map(has_image_suffix, files)):
-                self._refuse(name, "no pictures in this zip")
-        except OSError as error:
-            self._refuse(name, f"it cannot be unpacked: {error.strerror or error}")
-        except ValueError as error:
-            self._refuse(name, str(error).replace(str(path), "it"))
-        finally:
-            shutil.rmtree(unpacked, ignore_errors=True)
-
-    def _add(self, path: Path, name: str, is_ours: bool = False, is_linked: bool = False) -> None:
-        """Take in one file; `is_ours` tells that it may be moved, `is_linked` that it stays and is linked to."""
-        if len(self.pictures) >= self.limits.max_files:
-            return self._refuse(name, f"at most {self.limits.max_files} pictures are accepted at a time")
-        try:
-            size = 0 if is_linked else path.stat().st_size
-            digest = content_hash(path)
-        except OSError as error:
-            return self._refuse(name, error.strerror or str(error))
-        if self.num_bytes + size > self.limits.max_bytes:
-            return self._refuse(name, f"at most {self.limits.max_bytes // 2**20} MB are accepted in all")
-        if digest in self.by_content:  # this very picture is there
-            return None
-        suffix = PurePosixPath(name).suffix.lower()
-        target = self.folder / "pictures" / (digest + (suffix if has_image_suffix(name) else ""))
-        try:
-            _bring(path, target, is_ours, is_linked)
-        except OSError as error:
-            return self._refuse(name, error.strerror or str(error))
-        self.num_bytes += size
-        picture = Picture(_free_name(name, self.pictures), target, digest)
-        self.pictures[picture.name] = self.by_content[digest] = picture
 
     # scoring
 
@@ -265,12 +147,6 @@ class Visit:
         return [row for row in best_first(self.rows()) if self.filter.keeps(row)]
 
     # showing
-
-    def picture(self, name: str) -> Picture:
-        """The picture of that name. Raises ValueError where there is none."""
-        if name not in self.pictures:
-            raise ValueError(f"there is no picture {name!r} here")
-        return self.pictures[name]
 
     def row(self, name: str) -> ScoreRow:
         """The row of a picture that has a score. Raises ValueError for any other."""
@@ -361,15 +237,19 @@ class Visit:
     def write_kept(self) -> Path:
         """A zip of the pictures that the filter keeps, each the very bytes that were brought.
 
+        Folders are kept, of pictures on this machine those below what they have in common.
+
         Raises:
             ValueError: none is kept.
         """
         kept = self.kept()
         if not kept:
             raise ValueError("no picture is kept: lower the sliders, or score some")
+        on_this_machine = [os.path.dirname(row.path) for row in kept if os.path.isabs(row.path)]
+        root = os.path.commonpath(on_this_machine) if on_this_machine else ""
         files: dict[str, Path] = {}  # by their names in the zip
         for row in kept:
-            files[_free_name(_name_in_zip(row.path), files)] = self.picture(row.path).path
+            files[free_name(_name_in_zip(row.path.removeprefix(root)), files)] = self.picture(row.path).path
         return _write_zip(self.folder / "made" / "kept.zip", files)
 
     def write_labels(self) -> Path:
@@ -387,27 +267,6 @@ class Visit:
         """Delete all files of this visit; pictures that were linked stay where they are."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _free_name(name: str, taken: Container[str]) -> str:
-    """The name, with a number where it is taken."""
-    if name not in taken:
-        return name
-    folder, _, short = name.rpartition("/")
-    stem, dot, suffix = short.rpartition(".")
-    numbered = (f"{stem or suffix}_{number}{dot + suffix if stem else ''}" for number in count(2))
-    paths = (f"{folder}/{short}" if folder else short for short in numbered)
-    return next(path for path in paths if path not in taken)
-
-
-def _bring(path: Path, target: Path, is_ours: bool, is_linked: bool) -> None:
-    if is_ours:
-        path.replace(target)
-        return
-    try:
-        (os.symlink if is_linked else os.link)(path, target)
-    except OSError:  # another disk, or a system that has no such links
-        shutil.copyfile(path, target)
 
 
 def _format_of(path: Path) -> str | None:
@@ -440,88 +299,3 @@ def _write_zip(path: Path, files: dict[str, Path]) -> Path:
             archive.write(path_of(as_text(file)), name)
     unfinished.replace(path)
     return path
-
-
-@dataclass
-class _Entry:
-    visit: Visit
-    sessions: set[str] = field(default_factory=set)
-    last_seen: float = 0.0
-
-
-class Visits:
-    """All visitors, by the secret key that each one's browser keeps, and by the sessions of their tabs.
-
-    A visit whose tabs are all closed stays for a while, so that a page can be loaded again; then it is deleted.
-
-    Args:
-        folder: of their folders.
-        make_visit: a new folder -> a visit.
-        keep_seconds: for which a visit is kept without an open tab.
-    """
-
-    def __init__(self, folder: Path, make_visit: Callable[[Path], Visit], keep_seconds: float):
-        self.folder, self.make_visit, self.keep_seconds = folder, make_visit, keep_seconds
-        self.entries: dict[str, _Entry] = {}
-        self.keys: dict[str, str] = {}  # by session
-        self.lock = threading.Lock()
-
-    def open(self, session: str, key: str | None = None) -> str:
-        """Let a session go on with the visit of that key, or begin a new one; the key of the visit.
-
-        A session that has a visit already keeps it, unless another's key is given.
-        """
-        with self.lock:
-            key = key if key in self.entries else self.keys.get(session)
-            if key not in self.entries:
-                key = secrets.token_urlsafe(24)
-                self.entries[key] = _Entry(self.make_visit(self.folder / secrets.token_hex(16)))
-            if self.keys.get(session, key) != key:
-                self._leave(session)
-            self.keys[session] = key
-            self.entries[key].sessions.add(session)
-            self.entries[key].last_seen = time.monotonic()
-            return key
-
-    def of(self, session: str) -> Visit:
-        """The visit of a session, begun if need be."""
-        return self.entries[self.open(session)].visit
-
-    def leave(self, session: str) -> None:
-        """A tab was closed; where it was the visit's last one, its scoring ends."""
-        with self.lock:
-            self._leave(session)
-
-    def _leave(self, session: str) -> None:
-        entry = self.entries.get(self.keys.pop(session, ""))
-        if entry is None:
-            return
-        entry.sessions.discard(session)
-        entry.last_seen = time.monotonic()
-        if not entry.sessions:
-            entry.visit.stop()
-
-    def delete(self, session: str) -> None:
-        """Delete the visit of a session now."""
-        with self.lock:
-            self._delete(self.keys.get(session, ""))
-
-    def expire(self) -> None:
-        """Delete the visits that nobody has used for long."""
-        now = time.monotonic()
-        with self.lock:
-            for key, entry in list(self.entries.items()):
-                is_in_use = entry.sessions or entry.visit.scoring.locked()
-                if now - entry.last_seen > (MAX_IDLE_SECONDS if is_in_use else self.keep_seconds):
-                    self._delete(key)
-
-    def _delete(self, key: str) -> None:
-        entry = self.entries.pop(key, None)
-        if entry is None:
-            return
-        for session in entry.sessions:
-            self.keys.pop(session, None)
-        entry.visit.remove()
-        shared = set().union(*(other.visit.uploads for other in self.entries.values()))
-        for path in entry.visit.uploads - shared:  # two visitors' equal uploads are one file
-            path.unlink(missing_ok=True)

@@ -13,10 +13,11 @@ from test_visits import FIVE, NAMES, bring, score_all
 from hybridiqa.dataset_formats import read_hybrid_folder
 from hybridiqa.dataset_loading import load_prepared
 from hybridiqa.files import content_hash, hash_of
+from hybridiqa.intake import Limits
 from hybridiqa.labelling import CHOICES, LABEL_BINS, ORDERS, RECORD_NAME, SKIPPED, LabelFolder, in_order, score_of_bin
 from hybridiqa.loading import ROOT
 from hybridiqa.shared_models import SharedModels
-from hybridiqa.visits import Limits, Visit
+from hybridiqa.visits import Visit
 
 SCORES = {
     **{f"Artifact/{number}": number for number in range(1, 6)},

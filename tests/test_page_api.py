@@ -206,6 +206,40 @@ def test_twenty_clients_at_once_get_the_scores_of_the_command_line(tiny_checkpoi
     assert "20 clients, 60 images of 80 px: 0 wrong answers" in capsys.readouterr().out
 
 
+def run_app(*arguments: str, before: str = "pass") -> subprocess.CompletedProcess:
+    code = f"import sys; {before}; import app; sys.exit(app.main({list(arguments)}))"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_without_gradio_it_says_how_to_install_it():
+    done = run_app(before="sys.modules['gradio'] = None")
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"app.py: this needs gradio: pip install gradio==[\d.]+ \(.*\)\n", done.stderr)
+
+
+def test_what_cannot_be_served_is_one_line_and_status_2(page, tmp_path):
+    (tmp_path / "labels").write_text("a file")
+    port = page[0].rstrip("/").rpartition(":")[2]
+    for arguments, reason in (
+        (["--model", str(tmp_path)], "cannot load"),
+        (["--labels", str(tmp_path / "labels")], "labelled pictures go into a folder, got the file"),
+        (["--port", port], "cannot serve the page: "),
+    ):
+        done = run_app(*arguments)
+        assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"app.py: {reason}"), done.stderr
+
+
+def test_a_hosted_page_has_no_way_to_the_folders_of_its_machine():
+    need("gradio")
+    from hybridiqa.page import Page
+
+    names = [
+        {function.name for function in Page(None, is_local).build(delete_after=60).fns.values()}
+        for is_local in (True, False)
+    ]
+    assert names[0] - names[1] == {"_add_folder"}
+
+
 @pytest.mark.parametrize("path", [str(ROOT / "README.md"), "/etc/passwd", "../../../etc/passwd"])
 def test_files_of_the_server_cannot_be_named(make_client, page, path):
     make_client()

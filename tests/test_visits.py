@@ -13,11 +13,12 @@ from conftest import make_picture, make_tiny_model
 from nasty_inputs import encode
 from test_files import write_zip
 
-from hybridiqa import visits
 from hybridiqa.files import hash_of
+from hybridiqa.intake import Limits
 from hybridiqa.loading import load_model
 from hybridiqa.shared_models import MAX_OTHER_MODELS, NUM_AHEAD, SharedModels
-from hybridiqa.visits import MAX_IDLE_SECONDS, Filter, Limits, Visit, Visits
+from hybridiqa.visitors import MAX_IDLE_SECONDS, Visitors
+from hybridiqa.visits import Filter, Visit
 
 PICTURES = [encode("PNG", make_picture(seed=seed)) for seed in range(5)]
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
@@ -171,9 +172,13 @@ def test_a_folder_of_this_machine_is_linked_to_and_not_counted(models, tmp_path)
     assert visit.num_bytes == 0 and not visit.uploads
     score_all(visit)
     names = zipfile.ZipFile(visit.write_kept()).namelist()
-    assert sorted(names) == [name.removeprefix("/") for name in visit.pictures]
+    assert sorted(names) == ["a.png", "deep/b.png"]
     visit.remove()
     assert not visit.folder.exists() and len(files_in(source)) == 4
+    visit = Visit(tmp_path / "visit", models, Limits(max_files=1))
+    visit.add_folder(source)
+    [row] = visit.refused
+    assert (row.path, len(visit.pictures)) == (str(source), 1) and "1 of its 2 pictures are left out" in row.error
 
 
 def test_scores_are_those_of_the_checkpoint(visit, tiny_checkpoint):
@@ -228,13 +233,13 @@ def test_another_model_scores_anew_and_the_first_ones_scores_are_kept(visit, mod
 def clock(monkeypatch) -> SimpleNamespace:
     """Its `now`, in seconds, is when the visits think that things happen."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(visits, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("hybridiqa.visitors.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
 @pytest.fixture
-def visitors(models, tmp_path, clock) -> Visits:
-    return Visits(tmp_path / "visits", lambda folder: Visit(folder, models, Limits()), keep_seconds=60)
+def visitors(models, tmp_path, clock) -> Visitors:
+    return Visitors(tmp_path / "visits", lambda folder: Visit(folder, models, Limits()), keep_seconds=60)
 
 
 def test_a_key_leads_back_to_its_visit_and_a_wrong_one_begins_another(visitors):
@@ -293,6 +298,8 @@ def test_a_model_is_loaded_once_and_the_last_used_are_kept(tiny_checkpoint, othe
     assert models.load(f" {names[0]} ") is first and models.load(names[2]).name == names[2]
     assert len(models.others) == MAX_OTHER_MODELS == 2
     assert models.load(names[0]) is first and models.load(names[1]) is not second
+    with pytest.raises(ValueError, match="at most 200 letters, got 302"):
+        models.load("a" * 300 + "/b")
 
 
 def test_models_of_strangers_come_from_the_hub_alone_and_bring_no_code(tiny_checkpoint, tmp_path, monkeypatch):
