@@ -35,7 +35,7 @@ LADDERS = {
         ladder: [(f"{ladder}/{number}", str(number)) for number in range(1, NUM_BINS_PER_LADDER + 1)]
         for ladder in SCORE_OFFSETS
     },
-    "Others": [("8", "8 picked"), ("9", "9 real"), (SKIPPED, "Skip"), (UNDO, "Undo")],
+    "Others": [("8", "Picked"), ("9", "Real"), (SKIPPED, "Skip"), (UNDO, "Undo")],
 }
 
 
@@ -78,8 +78,8 @@ def title_of(choice: str) -> str:
     """A choice in words."""
     if choice in (SKIPPED, UNDO):
         return choice.capitalize()
-    score = f"{score_of_bin(choice):g}"
-    return choice if choice == score else f"{choice.replace('/', ' ')} (score {score})"
+    kind = {"8": ", cherry-picked", "9": ", a real picture"}
+    return choice + kind[choice] if choice in kind else f"{choice.replace('/', ' ')} (score {score_of_bin(choice):g})"
 
 
 def url_of(path: Path) -> str:
