@@ -94,7 +94,7 @@ class Page:
         return gallery_html(visit, visit.num_shown)
 
     def _view(self, visit: Visit) -> list:
-        """For `self.view`: how far the scoring is, and the gallery."""
+        """For all of `self.view` but its last: how far the scoring is, and the gallery."""
         is_running, num_left = visit.scoring.locked(), len(visit.unscored())
         return [
             status_html(visit),
@@ -104,10 +104,10 @@ class Page:
             gr.update(visible=num_left > 0 and not is_running, value=f"Score the {num_left} that are left"),
         ]
 
-    def _whole_view(self, visit: Visit) -> list:
-        """For `self.view` and what follows when the scoring ends: the names to compare."""
-        names = [row.path for row in best_first(visit.rows())]
-        return [*self._view(visit), gr.update(choices=[(Path(name).name, name) for name in names])]
+    @staticmethod
+    def _names(visit: Visit) -> list[tuple[str, str]]:
+        """What can be compared, as it is shown and as it is called."""
+        return [(visit.picture(row.path).short_name, row.path) for row in best_first(visit.rows())]
 
     def _score(self, visit: Visit) -> Iterator[list]:
         """Score, showing what has arrived every now and then."""
@@ -118,7 +118,7 @@ class Page:
             started = time.monotonic()
             yield [*self._view(visit), gr.skip()]
             shown_at, seconds = time.monotonic(), time.monotonic() - started
-        yield self._whole_view(visit)
+        yield [*self._view(visit), gr.update(choices=self._names(visit))]
 
     # what happens on the page
 
@@ -128,7 +128,8 @@ class Page:
         low, high = visit.model.score_range
         lowest = low if visit.filter.lowest_score is None else visit.filter.lowest_score
         sliders = [gr.update(minimum=low, maximum=high, value=lowest), visit.filter.lowest_percentile]
-        return [key, *sliders, *self._whole_view(visit), label_html(visit, order), self._model_line(visit)]
+        view = [*self._view(visit), gr.update(choices=self._names(visit), value=[])]
+        return [key, *sliders, *view, label_html(visit, order), self._model_line(visit)]
 
     def _leave(self, request: gr.Request) -> None:
         self.visitors.leave(request.session_hash)
@@ -321,17 +322,20 @@ class Page:
         self.delete = gr.Button("Delete all my pictures and scores from this page", size="md", scale=0)
 
     def _connect_input(self, blocks: gr.Blocks) -> None:
-        """The components of `_view` are `self.view`; one more is that of `_whole_view`."""
+        """What adds pictures, and what shows how they are scored."""
         self.view = [self.status, self.failures, self.gallery, self.cancel, self.go_on, self.compared]
         opened = [self.key, self.score, self.percentile, *self.view, self.label, self.model_line]
         blocks.load(self._open, [self.key, self.order], opened, **QUIETLY)
         blocks.unload(self._leave)
-        for files in (self.files, self.folder_upload):
-            added = files.upload(self._add, files, [files, *self.view], trigger_mode="multiple", **PRIVATE)
-            added.success(self._go_on, None, self.view, **SCORING)
+        added = [
+            files.upload(self._add, files, [files, *self.view], trigger_mode="multiple", **PRIVATE)
+            for files in (self.files, self.folder_upload)
+        ]
         if self.is_local:
-            added = self.folder.submit(shown_errors(self._add_folder), self.folder, None, **PRIVATE)
-            added.success(self._go_on, None, self.view, **SCORING)
+            added.append(self.folder.submit(shown_errors(self._add_folder), self.folder, None, **PRIVATE))
+        for event in added:
+            event.success(self._show_label, self.order, self.label, **QUIETLY)
+            event.success(self._go_on, None, self.view, **SCORING)
         self.go_on.click(self._go_on, None, self.view, **SCORING)
         self.cancel.click(self._stop, None, None, **QUIETLY)
         self.delete.click(self._delete, self.order, opened, **QUIETLY)

@@ -40,7 +40,7 @@ class Detail:
     best_path: Path | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Filter:
     """Which of the scored pictures are kept.
 
@@ -86,9 +86,8 @@ class Visit(Intake):
     # scoring
 
     def use(self, model: SharedModel) -> None:
-        """Score with another model from here on; what it says of pictures seen before is not forgotten."""
-        if model.scorer != self.model.scorer:
-            self.model, self.filter = model, Filter()
+        """Score with a model from here on, and keep all; what it said of pictures earlier is not forgotten."""
+        self.model, self.filter = model, Filter()
 
     def result_of(self, picture: Picture) -> ScoredSource | None:
         """What the model said of a picture, or None where it has not seen it yet."""

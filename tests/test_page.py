@@ -197,8 +197,8 @@ def test_ten_pictures_are_labelled_by_keyboard_two_undone_the_page_reloaded_and_
         make_picture(80, 72, seed=number).save(path)
         sources[path.name] = path.read_bytes()
     with Visitor(browser, tiny) as visitor:
-        visitor.upload([tmp_path / name for name in sources], until="10 scored")
         visitor.go_to("Label")
+        visitor.upload([tmp_path / name for name in sources], until="10 scored")
         visitor.tab.locator(".label img").wait_for(timeout=SLOW)
         assert not re.search(r"\d\.\d\d", visitor.tab.locator("#label").inner_text())  # no score before the choice
         said = [visitor.press(key) for key in ("1", "5", "q", "t", "8", "9")]
