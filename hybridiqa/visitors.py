@@ -36,7 +36,7 @@ class Visitors:
     def __init__(self, folder: Path, make_visit: Callable[[Path], Visit], keep_seconds: float):
         self.folder, self.make_visit, self.keep_seconds = folder, make_visit, keep_seconds
         self.entries: dict[str, _Entry] = {}
-        self.keys: dict[str, str] = {}  # by session
+        self.keys: dict[str, str] = {}  # by session, also where its tab is gone: a connection that broke may come back
         self.lock = threading.Lock()
 
     def open(self, session: str, key: str | None = None) -> str:
@@ -61,12 +61,12 @@ class Visitors:
         return self.entries[self.open(session)].visit
 
     def leave(self, session: str) -> None:
-        """A tab was closed; where it was the visit's last one, its scoring ends."""
+        """A tab was closed, or its connection broke; where it was the visit's last one, its scoring ends."""
         with self.lock:
             self._leave(session)
 
     def _leave(self, session: str) -> None:
-        entry = self.entries.get(self.keys.pop(session, ""))
+        entry = self.entries.get(self.keys.get(session, ""))
         if entry is None:
             return
         entry.sessions.discard(session)
@@ -92,8 +92,7 @@ class Visitors:
         entry = self.entries.pop(key, None)
         if entry is None:
             return
-        for session in entry.sessions:
-            self.keys.pop(session, None)
+        self.keys = {session: other for session, other in self.keys.items() if other != key}
         entry.visit.remove()
         shared = set().union(*(other.visit.uploads for other in self.entries.values()))
         for path in entry.visit.uploads - shared:  # two visitors' equal uploads are one file

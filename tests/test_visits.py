@@ -269,6 +269,14 @@ def test_a_visit_without_an_open_tab_is_kept_for_a_while(visitors, clock):
     assert not files_in(visitors.folder) and not visit.folder.exists() and visitors.open("tab", key) != key
 
 
+def test_a_tab_whose_connection_broke_finds_its_visit_again(visitors):
+    visit = bring(visitors.of("tab"), FIVE)
+    visitors.leave("tab")
+    assert visitors.of("tab") is visit and visit.folder.exists()
+    visitors.delete("tab")
+    assert visitors.of("tab") is not visit and set(visitors.keys) == {"tab"}
+
+
 def test_a_tab_that_never_says_that_it_leaves_is_forgotten_after_hours(visitors, clock):
     visit = visitors.of("tab")
     for seconds, is_there in ((MAX_IDLE_SECONDS, True), (1, False)):
