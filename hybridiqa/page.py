@@ -48,6 +48,8 @@ THEME = gr.themes.Base(
     block_label_text_color_dark="*neutral_200",
     block_title_text_color="*neutral_700",
     block_title_text_color_dark="*neutral_200",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
     input_placeholder_color="*neutral_500",
     input_placeholder_color_dark="*neutral_400",
 )
