@@ -101,6 +101,15 @@ def test_the_hub_section_works_from_top_to_bottom(hub, checkout, tmp_path):
     assert set(hub.files("you/iqa", "space")) >= {"README.md", "app.py", "iqa.py", "requirements.txt"}
 
 
+def test_the_folder_becomes_a_space_by_one_command(hub, checkout):
+    commands = [shlex.split(line) for block in blocks("bash", "In a browser") for line in block.splitlines()]
+    run_in(hub, checkout, next(command for command in commands if command[0] == "hf"))
+    files = hub.files("you/hybridiqa", "space")
+    assert set(files) >= {"README.md", "app.py", "pre-requirements.txt", "requirements.txt", "hybridiqa/page.css"}
+    assert files["README.md"].decode() == README
+    assert files["model.safetensors"] == (ROOT / "model.safetensors").read_bytes()
+
+
 def test_the_python_examples_print_what_they_promise(hub, checkout):
     examples = blocks("python", "Score in Python")
     assert len(examples) == 2
