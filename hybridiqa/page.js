@@ -88,5 +88,11 @@ window.hybridiqa = (() => {
     link.remove();
   }
 
-  return { gallery, detail, label, download };
+  // An emptied number keeps all, as the left end of its slider does; Gradio takes no empty ones.
+  function filter(score, percentile) {
+    const lowest = document.querySelector("#lowest input[type=range]").min;
+    return [score ?? Number(lowest), percentile ?? 0];
+  }
+
+  return { gallery, detail, label, download, filter };
 })();

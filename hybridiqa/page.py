@@ -273,7 +273,14 @@ class Page:
     def _build_gallery(self) -> None:
         with gr.Row():
             self.score = gr.Slider(
-                1, 9, 1, step=0.05, label="Keep scores from", info="At the left end all are kept.", min_width=260
+                1,
+                9,
+                1,
+                step=0.05,
+                label="Keep scores from",
+                info="At the left end all are kept.",
+                min_width=260,
+                elem_id="lowest",
             )
             self.percentile = gr.Slider(
                 0,
@@ -343,9 +350,11 @@ class Page:
         self.delete.click(self._delete, self.order, opened, **QUIETLY)
 
     def _connect_gallery(self) -> None:
-        for slider in (self.score, self.percentile):
-            sliders = [self.score, self.percentile]
-            slider.input(self._filter, sliders, [self.status, self.gallery], trigger_mode="always_last", **QUIETLY)
+        sliders, whole = [self.score, self.percentile], "(...numbers) => hybridiqa.filter(...numbers)"
+        for slider in sliders:
+            slider.input(
+                self._filter, sliders, [self.status, self.gallery], trigger_mode="always_last", js=whole, **QUIETLY
+            )
         self.gallery.click(shown_errors(self._gallery_click), None, [self.gallery, self.detail], **QUIETLY)
         self.detail.click(shown_errors(self._detail_click), None, self.detail, **QUIETLY)
         for button, write in ((self.csv, self._csv), (self.kept, self._kept), (self.labelled, self._labelled)):

@@ -90,7 +90,7 @@ class Visitor:
     def scores(self) -> list[float]:
         return [float(text) for text in self.tab.locator("#gallery .caption b").all_inner_texts()]
 
-    def slide(self, label: str, value: float) -> None:
+    def slide(self, label: str, value: float | str) -> None:
         number = self.tab.get_by_label(f"number input for {label}")
         number.fill(str(value))
         number.press("Enter")
@@ -140,7 +140,12 @@ def test_ten_pictures_of_which_two_are_broken_are_scored_sorted_filtered_and_dow
         visitor.slide("Keep percentiles from", 94)
         visitor.wait_for_status("2 kept")
         assert visitor.gallery() == kept[:2]
-        visitor.slide("Keep percentiles from", 0)
+        visitor.slide("Keep percentiles from", "")
+        visitor.wait_for_status("4 kept")
+        visitor.tab.get_by_label("range slider for Keep scores from").press("ArrowLeft")  # 0.05 a step
+        visitor.slide("Keep scores from", "")
+        visitor.wait_for_status("8 kept")
+        visitor.slide("Keep scores from", 3.5)
         visitor.wait_for_status("4 kept")
 
         visitor.tab.locator("#gallery .gallery button").first.click()
