@@ -101,7 +101,8 @@ def test_the_hub_section_works_from_top_to_bottom(hub, checkout, tmp_path):
     assert set(hub.files("you/iqa", "space")) >= {"README.md", "app.py", "iqa.py", "requirements.txt"}
 
 
-def test_the_folder_becomes_a_space_by_one_command(hub, checkout):
+def test_the_folder_becomes_a_space_by_one_command(hub, tmp_path):
+    checkout = shutil.copytree(ROOT, tmp_path / "checkout", ignore=NOT_COPIED)
     commands = [shlex.split(line) for block in blocks("bash", "In a browser") for line in block.splitlines()]
     run_in(hub, checkout, next(command for command in commands if command[0] == "hf"))
     files = hub.files("you/hybridiqa", "space")
