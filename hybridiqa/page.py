@@ -111,17 +111,6 @@ class Page:
         """What can be compared, as it is shown and as it is called."""
         return [(visit.picture(row.path).short_name, row.path) for row in best_first(visit.rows())]
 
-    def _score(self, visit: Visit) -> Iterator[list]:
-        """Score, showing what has arrived every now and then."""
-        shown_at, seconds = 0.0, 0.0
-        for _ in visit.score():
-            if time.monotonic() - shown_at < max(SECONDS_BETWEEN_VIEWS, 10 * seconds):
-                continue
-            started = time.monotonic()
-            yield [*self._view(visit), gr.skip()]
-            shown_at, seconds = time.monotonic(), time.monotonic() - started
-        yield [*self._view(visit), gr.update(choices=self._names(visit))]
-
     # what happens on the page
 
     def _open(self, key: str | None, order: str, request: gr.Request) -> list:
@@ -144,8 +133,17 @@ class Page:
     def _add_folder(self, folder: str, request: gr.Request) -> None:
         self._visit(request).add_folder(path_of(folder.strip()).expanduser())
 
-    def _go_on(self, request: gr.Request) -> Iterator[list]:
-        yield from self._score(self._visit(request))
+    def _score(self, request: gr.Request) -> Iterator[list]:
+        """Score what is not scored yet, showing what has arrived every now and then."""
+        visit = self._visit(request)
+        shown_at, seconds = 0.0, 0.0
+        for _ in visit.score():
+            if time.monotonic() - shown_at < max(SECONDS_BETWEEN_VIEWS, 10 * seconds):
+                continue
+            started = time.monotonic()
+            yield [*self._view(visit), gr.skip()]
+            shown_at, seconds = time.monotonic(), time.monotonic() - started
+        yield [*self._view(visit), gr.update(choices=self._names(visit))]
 
     def _stop(self, request: gr.Request) -> None:
         self._visit(request).stop()
@@ -344,8 +342,8 @@ class Page:
             added.append(self.folder.submit(shown_errors(self._add_folder), self.folder, None, **PRIVATE))
         for event in added:
             event.success(self._show_label, self.order, self.label, **QUIETLY)
-            event.success(self._go_on, None, self.view, **SCORING)
-        self.go_on.click(self._go_on, None, self.view, **SCORING)
+            event.success(self._score, None, self.view, **SCORING)
+        self.go_on.click(self._score, None, self.view, **SCORING)
         self.cancel.click(self._stop, None, None, **QUIETLY)
         self.delete.click(self._delete, self.order, opened, **QUIETLY)
 
@@ -379,7 +377,7 @@ class Page:
             (self.trust.click, self._trust_model, self.commit),
         ):
             loaded = trigger(shown_errors(load), [self.model_name, source], used, **PRIVATE)
-            loaded.success(self._go_on, None, self.view, **SCORING)
+            loaded.success(self._score, None, self.view, **SCORING)
 
 
 def page_options() -> dict:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture
-from page_server import page_server
+from page_server import THREADS, page_server
 
 from hybridiqa.loading import ROOT
 from hybridiqa.score_store import read_scores
@@ -63,9 +63,7 @@ class Memory:
 def by_door(pictures: Path, output: Path, model: str) -> tuple[dict[str, float], float]:
     """Scores by name, and images/s as the door says it."""
     command = [sys.executable, str(ROOT / "score.py"), str(pictures), "--model", model, "--output", str(output)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command, env=os.environ | THREADS, capture_output=True, text=True, check=True)
     return {Path(row.path).name: row.score for row in read_scores(output)}, float(
         re.search(r"([\d.]+) images/s", done.stderr)[1]
     )

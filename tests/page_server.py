@@ -22,6 +22,7 @@ import pytest
 from hybridiqa.loading import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+THREADS = {"OMP_NUM_THREADS": "2"}
 # Without the network that a browser looks for by itself.
 BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 BROWSER_OPTIONS += ("--disable-background-networking", "--disable-component-update")
@@ -55,7 +56,7 @@ def page_server(folder: Path, *arguments: object, environment: dict[str, str] | 
     need("gradio")
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
-    ours = {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "scratch")}
+    ours = THREADS | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "scratch")}
     with open(folder / "page.log", "w") as log:
         process = subprocess.Popen(
             command,
