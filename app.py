@@ -91,7 +91,7 @@ def make_visitors(args: argparse.Namespace, is_local: bool, folder: Path) -> Vis
         revision=args.model_revision,
         trust_remote_code=args.trust_remote_code,
     )
-    limits = Limits(args.max_files, args.max_file_mb * 2**20, args.max_mb * 2**20)
+    limits = Limits(args.max_files, args.max_mb * 2**20)
     labels = LabelFolder(args.labels) if is_local else None
     return Visitors(folder / "visitors", lambda new: Visit(new, models, limits, labels), 60 * args.keep_minutes)
 

@@ -20,12 +20,10 @@ class Limits:
 
     Args:
         max_files: pictures.
-        max_file_bytes: of one uploaded file, a zip among them.
         max_bytes: of all pictures that were uploaded.
     """
 
     max_files: int = 2000
-    max_file_bytes: int = 256 * 2**20
     max_bytes: int = 2 * 2**30
 
 

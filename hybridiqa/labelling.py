@@ -84,8 +84,8 @@ class LabelFolder:
                 values = json.loads(line)
                 is_undone = values.pop("undone", False)
                 label = Label(**values)
-                if label.file is not None:
-                    Path(label.file)
+                if not isinstance(label.file, str | None):
+                    raise TypeError(f"a file's name must be text, got {label.file!r}")
                 before = labels.pop(label.content_hash, None)
                 if is_undone and before != label:
                     raise ValueError("it undoes what was not done")

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hybridiqa.dataset_formats import ABSOLUTE_SCORES, NUM_BINS_PER_LADDER, SCORE_OFFSETS
 from hybridiqa.files import as_text
+from hybridiqa.intake import Picture
 from hybridiqa.labelling import SKIPPED, Label, score_of_bin
 from hybridiqa.score_report import best_first, count_in_bins, failures, on_one_line
 from hybridiqa.score_store import ScoreRow
@@ -201,7 +202,7 @@ def choose_label(visit: Visit, order: str, choice: str, content: str) -> str:
     return label_message(visit, visit.labels.choose(picture.path, picture.name, choice), picture.short_name)
 
 
-def _shown(visit: Visit, picture) -> tuple[Path | None, str | None]:
+def _shown(visit: Visit, picture: Picture) -> tuple[Path | None, str | None]:
     """The file that shows a picture, or why there is none."""
     try:
         return visit.shown_path(picture), None

@@ -35,8 +35,7 @@ class SharedModel:
 
     def __init__(self, name: str, engine: Engine):
         self.name, self.engine = name, engine
-        self.choice = PatchChoice()
-        self.scorer = scorer_name(engine, self.choice)
+        self.scorer = scorer_name(engine, PatchChoice())
         self.lock = threading.Lock()
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hybridiqa.files import as_text, path_of
+from hybridiqa.files import as_text, hash_of, path_of
 from hybridiqa.gallery import encode_thumbnail
 from hybridiqa.intake import Intake, Limits, Picture, free_name
 from hybridiqa.labelling import Label, LabelFolder, in_order
@@ -186,7 +186,7 @@ class Visit(Intake):
             ValueError: a picture that has no score.
         """
         picture, scores = self.picture(name), self.patch_scores(name)
-        stem = f"{picture.content_hash}-{self.model.engine.fingerprint}"
+        stem = f"{picture.content_hash}-{hash_of(self.model.scorer.encode())}"
         map_path, worst, best = (self.folder / "shown" / f"{stem}-{part}.png" for part in ("map", "worst", "best"))
         if not map_path.exists():
             image = load_image(picture.path)

@@ -1,6 +1,8 @@
 """What a visitor sees of a visit, whatever the pictures are called; what is labelled there, and taken away."""
 
+import json
 import os
+import shutil
 import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -211,6 +213,18 @@ def test_a_picture_that_no_browser_shows_is_shown_as_png(visit):
     bring(visit, [("called.png", encode("TIFF", make_picture(seed=8)))])
     with Image.open(visit.shown_path(visit.picture("called.png"))) as shown:
         assert shown.format == "PNG"
+
+
+def test_a_detail_is_of_the_patches_that_the_model_cuts(visit, tiny_checkpoint, tmp_path):
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")  # the same weights
+    settings = json.loads((other / "preprocessor_config.json").read_text())
+    (other / "preprocessor_config.json").write_text(json.dumps(settings | {"num_patches": 9}))
+    score_all(bring(visit, FIVE[:1]))
+    first = visit.detail("a.png").map_path
+    visit.use(visit.models.load(str(other)))
+    score_all(visit)
+    second = visit.detail("a.png").map_path
+    assert len(visit.patch_scores("a.png")) == 9 and second.read_bytes() != first.read_bytes()
 
 
 def test_the_table_is_one_of_scores(visit):
