@@ -29,7 +29,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from hybridiqa.artifacts import synthesize
+from hybridiqa.artifacts import SynthesisOptions, synthesize
 from hybridiqa.dataset_card import prepared_card
 from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage
 from hybridiqa.dataset_loading import load_prepared
@@ -44,6 +44,7 @@ from hybridiqa.splits import split_by_group
 
 PROGRAM = "prepare_dataset.py"
 SPLIT_NAMES = ("train", "validation", "test")
+SYNTHESIS_OPTIONS = ("versions_per_image", "mixes_per_image", "max_size", "crops_per_image", "crop_size")
 NUM_LISTED = 10  # names of unscored files on the screen; report.json has them all
 FEATURES = Features(
     {
@@ -229,20 +230,15 @@ def push(args: argparse.Namespace) -> None:
 
 def synthesize_folder(args: argparse.Namespace) -> int:
     """Write damaged versions of clean pictures and print the command that comes next; the exit status."""
-    report = synthesize(
-        args.synthesize_artifacts,
-        args.output_dir,
-        seed=args.seed,
-        versions_per_image=args.versions_per_image,
-        max_size=args.max_size,
-        num_workers=args.num_workers,
-    )
+    options = SynthesisOptions(args.seed, **{name: getattr(args, name) for name in SYNTHESIS_OPTIONS})
+    report = synthesize(args.synthesize_artifacts, args.output_dir, options, args.num_workers)
     print(f"{report.num_clean} clean and {report.num_damaged} damaged pictures written to {args.output_dir}")
     print(f"damages without effect, left out: {len(report.without_effect)}")
     print(f"unreadable: {len(report.unreadable)}")
     for path, reason in report.unreadable:
         print(f"    {path}: {reason}")
-    print(f"next: python {PROGRAM} {args.output_dir} --output_dir prepared --group_pattern '([^/]+)__'")
+    pattern = "([^/]+)__" if args.crops_per_image is None else "([^/]+)@"
+    print(f"next: python {PROGRAM} {args.output_dir} --output_dir prepared --group_pattern '{pattern}'")
     return 1 if report.unreadable else 0
 
 
@@ -294,7 +290,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--private", action="store_true", help="make a new repository private")
     add("--license", default="unknown", help="of the pictures, as the Hub spells it, for the card (default unknown)")
     add("--versions_per_image", type=int, help="with --synthesize_artifacts: of 55 (default all)")
+    add("--mixes_per_image", type=int, default=0, help="with --synthesize_artifacts: of two damages each, besides")
     add("--max_size", type=int, help="with --synthesize_artifacts: longer side in pixels (default: as it is)")
+    add(
+        "--crops_per_image",
+        type=int,
+        help="with --synthesize_artifacts: take so many squares out of a picture, each ...",
+    )
+    add(
+        "--crop_size",
+        type=int,
+        help="... of this side in pixels and at a random scale of it (default: it is taken whole)",
+    )
     return parser
 
 
@@ -307,8 +314,7 @@ def _check(args: argparse.Namespace) -> None:
     if not (min(shares) >= 0 and sum(shares) < 1):
         raise ValueError(f"got validation and test fractions {shares}; accepted: 0 or more, and less than 1 together")
     without_effect = {
-        "--versions_per_image": args.source and args.versions_per_image,
-        "--max_size": args.source and args.max_size,
+        **{f"--{name}": args.source and getattr(args, name) for name in SYNTHESIS_OPTIONS},
         "--group_column": not args.scores_csv and args.format != "imagefolder" and args.group_column,
         "--scores_csv": args.synthesize_artifacts and args.scores_csv,
         "--rescale": args.format not in ("auto", *DATABASES) and args.rescale,

@@ -9,10 +9,13 @@ Everything here is Pillow, NumPy and SciPy, which give the same bytes whatever t
 import csv
 import hashlib
 import io
+import itertools
 import logging
+import math
 import multiprocessing
 import zlib
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +36,8 @@ SEVERITIES = (1, 2, 3, 4, 5)
 SEVERITY_JITTER = 0.3
 # Mean difference (0-255) below which a damage found nothing to work on: colour on a grey picture, blur on a flat one.
 NO_EFFECT = 0.02
-MAX_GROUP_BYTES = 200  # file systems allow 255 a name, and family, severity and suffix must still fit
+NUM_WARPED_PLACES = 8
+MAX_GROUP_BYTES = 180  # file systems allow 255 a name, and family, severity and suffix must still fit
 
 
 def between(severity: float, *values: float) -> float:
@@ -54,17 +58,17 @@ def _shrink(image: Image.Image, factor: float, resample: Image.Resampling) -> Im
 
 def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """JPEG compression, with or without colour subsampling."""
-    quality = round(between(severity, 35, 21, 13, 7, 3))
+    quality = round(between(severity, 60, 35, 18, 9, 3))
     return through_codec(image, format="JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
 
 
 def webp(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """WebP compression; as its lowest quality is still fair, strong damage also packs fewer pixels."""
-    factor = between(severity, 1, 1, 1.5, 2.5, 4.5)
+    factor = between(severity, 1, 1, 1.2, 1.7, 3.5)
     packed = through_codec(
         _shrink(image, factor, Image.Resampling.BICUBIC),
         format="WEBP",
-        quality=round(between(severity, 28, 12, 6, 2, 0)),
+        quality=round(between(severity, 45, 20, 8, 3, 0)),
     )
     return packed.resize(image.size, Image.Resampling.BICUBIC)
 
@@ -112,13 +116,26 @@ def oversaturate(image: Image.Image, severity: float, rng: np.random.Generator) 
 
 
 def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Smooth random warps: waves about a twentieth of the shorter side wide."""
+    """Smooth random warps, of the whole picture or of a few places in it, as of a molten face; waves of many sizes."""
     pixels = np.asarray(image)  # (height, width, 3)
     side = min(image.size)
     shape = (2, image.height, image.width)
-    shifts = gaussian_filter(rng.standard_normal(shape), sigma=(0, 0.03 * side, 0.03 * side), mode="reflect")
-    shifts *= between(severity, 0.002, 0.005, 0.01, 0.02, 0.036) * side / max(shifts.std(), 1e-12)
-    places = np.indices(shape[1:]) + shifts  # (2, height, width): row and column each pixel is fetched from
+    reach = rng.uniform(0.015, 0.035) * side
+    is_local = rng.random() < 0.5
+    spots = rng.random((NUM_WARPED_PLACES, 3))  # row, column, size
+    shifts = gaussian_filter(rng.standard_normal(shape), sigma=(0, reach, reach), mode="reflect")
+    steepness = (
+        between(severity, 0.4, 0.55, 0.75, 1, 1.3) if is_local else between(severity, 0.08, 0.18, 0.36, 0.7, 1.2)
+    )
+    shifts *= steepness * reach / max(shifts.std(), 1e-12)
+    places = np.indices(shape[1:])
+    if is_local:
+        strength = np.zeros(shape[1:])
+        for row, column, size in spots[: round(between(severity, 1, 2, 3, 5, NUM_WARPED_PLACES))]:
+            distances = np.hypot(places[0] - row * (image.height - 1), places[1] - column * (image.width - 1))
+            strength = np.maximum(strength, np.exp(-0.5 * (distances / ((0.04 + 0.08 * size) * side)) ** 2))
+        shifts *= strength
+    places = places + shifts  # (2, height, width): row and column each pixel is fetched from
     channels = [map_coordinates(pixels[..., c], places, order=1, mode="nearest") for c in range(3)]
     return Image.fromarray(np.stack(channels, axis=-1))
 
@@ -135,7 +152,7 @@ def wrong_patches(image: Image.Image, severity: float, rng: np.random.Generator)
     pixels = np.asarray(image)  # (height, width, 3)
     damaged = pixels.copy()
     for _ in range(round(between(severity, 2, 4, 7, 12, 22))):
-        share = between(severity, 0.05, 0.08, 0.12, 0.17, 0.22) * rng.uniform(0.7, 1.3, size=2)
+        share = between(severity, 0.05, 0.08, 0.12, 0.16, 0.2) * rng.uniform(0.5, 1.5, size=2)
         corners = rng.random((3, 2))  # where it goes, and two places that it may come from
         size = np.maximum(1, share * pixels.shape[:2]).astype(int)
         corners = (corners * (pixels.shape[:2] - size + 1)).astype(int)
@@ -181,6 +198,9 @@ FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Im
     )
 }
 
+CODECS = ("jpeg", "webp")  # the last thing that happens to a picture
+MAX_MIXES = 500  # of a picture; the rarest severity has 100 kinds
+
 
 def apply_damage(
     function: Callable[[Image.Image, float, np.random.Generator], Image.Image],
@@ -216,6 +236,29 @@ def degrade(image: Image.Image, family: str, severity: int, seed: int) -> Image.
 def has_effect(clean: Image.Image, damaged: Image.Image) -> bool:
     """Whether a damage found anything to work on; the pictures are of one size."""
     return bool(np.abs(np.asarray(damaged, dtype=int) - np.asarray(clean)).mean() >= NO_EFFECT)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One damage of a picture, or two of them one after the other: (family, severity) each."""
+
+    damages: tuple[tuple[str, int], ...]
+
+    @property
+    def severity(self) -> int:
+        """1 to 5; of two damages the root of the sum of squares, as errors add that know nothing of each other."""
+        return min(max(SEVERITIES), round(math.hypot(*(severity for _, severity in self.damages))))
+
+    @property
+    def name(self) -> str:
+        """`family_severity`, joined by `+` where there are two."""
+        return "+".join(f"{family}_{severity}" for family, severity in self.damages)
+
+    def apply(self, image: Image.Image, seed: int) -> Image.Image:
+        """RGB in, RGB of the same size out."""
+        for family, severity in self.damages:
+            image = degrade(image, family, severity, seed)
+        return image
 
 
 @dataclass
@@ -270,47 +313,122 @@ def read_clean(path: Path, max_size: int | None) -> Image.Image:
     return _shrink(image, factor, Image.Resampling.LANCZOS) if factor > 1 else image
 
 
-def _draw_versions(num_versions: int | None, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """Distinct (family, severity) pairs: all, or a number of them with the severities spread evenly."""
+def _draw_versions(num_versions: int | None, rng: np.random.Generator) -> list[Version]:
+    """Distinct single damages: all, or a number of them with the severities spread evenly."""
     if num_versions is None:
-        return [(family, severity) for family in FAMILIES for severity in SEVERITIES]
+        return [Version(((family, severity),)) for family in FAMILIES for severity in SEVERITIES]
     quotient, remainder = divmod(num_versions, len(SEVERITIES))
     versions = []
     for position, severity in enumerate(rng.permutation(SEVERITIES)):
         num_families = quotient + (position < remainder)
-        versions += [(str(family), int(severity)) for family in rng.choice(list(FAMILIES), num_families, replace=False)]
+        families = rng.choice(list(FAMILIES), num_families, replace=False)
+        versions += [Version(((str(family), int(severity)),)) for family in families]
     return versions
 
 
-def _write_versions(
-    named: tuple[str, str],
-    clean_dir: Path,
-    output_dir: Path,
-    seed: int,
-    versions_per_image: int | None,
-    max_size: int | None,
-) -> tuple[dict, list[str]] | str:
-    """Write one clean picture and its damaged versions: its row of the manifest and the versions without effect.
+def _draw_mixes(num_mixes: int, rng: np.random.Generator) -> list[Version]:
+    """Distinct mixes of two damages, their severities spread evenly."""
+    by_severity = defaultdict(list)
+    for first, second in itertools.permutations(FAMILIES, 2):
+        if first in CODECS and second not in CODECS:
+            continue
+        for severities in itertools.product(SEVERITIES, repeat=2):
+            mix = Version(tuple(zip((first, second), severities, strict=True)))
+            by_severity[mix.severity].append(mix)
+    for mixes in by_severity.values():
+        rng.shuffle(mixes)
+    order = itertools.cycle(int(severity) for severity in rng.permutation(SEVERITIES))
+    return [by_severity[severity].pop() for severity in itertools.islice(order, num_mixes)]
 
-    For a file that is no whole picture, the reason instead.
+
+def _cut_at_random(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """A square of `size` pixels from somewhere in the picture, which is shrunk first, but no more than that needs.
+
+    Of a picture smaller than that, what there is.
+    """
+    least = min(1.0, size / min(image.size))
+    image = _shrink(image, 1 / rng.uniform(least, 1), Image.Resampling.LANCZOS)
+    width, height = (min(size, side) for side in image.size)
+    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
+    return image.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class SynthesisOptions:
+    """What `synthesize` makes of a clean picture.
+
+    Args:
+        seed: of all draws, 0 or more.
+        versions_per_image: how many of the 55 pairs of family and severity; None takes all.
+        mixes_per_image: how many mixes of two damages besides.
+        max_size: limits the longer side of the picture, in pixels; None leaves it.
+        crops_per_image: clean squares cut out of the picture in its place, at random sizes of it; None takes it whole.
+        crop_size: their side, in pixels.
+
+    Raises:
+        ValueError: numbers out of range, or crops without their size.
+    """
+
+    seed: int = 0
+    versions_per_image: int | None = None
+    mixes_per_image: int = 0
+    max_size: int | None = None
+    crops_per_image: int | None = None
+    crop_size: int | None = None
+
+    def __post_init__(self) -> None:
+        num_pairs = len(FAMILIES) * len(SEVERITIES)
+        if self.versions_per_image is not None and not 1 <= self.versions_per_image <= num_pairs:
+            raise ValueError(f"got {self.versions_per_image} versions per image; accepted: 1 to {num_pairs}")
+        if not 0 <= self.mixes_per_image <= MAX_MIXES:
+            raise ValueError(f"got {self.mixes_per_image} mixes per image; accepted: 0 to {MAX_MIXES}")
+        if (self.crops_per_image is None) != (self.crop_size is None):
+            raise ValueError("crops per image and their size go together, got only one of them")
+        if self.seed < 0 or min(self.max_size or 1, self.crops_per_image or 1, self.crop_size or 1) < 1:
+            raise ValueError(
+                f"got seed {self.seed}, max_size {self.max_size}, {self.crops_per_image} crops of {self.crop_size}; "
+                "accepted: a seed of 0 or more, the others 1 or more"
+            )
+
+    def clean_pictures(self, path: Path, group: str) -> Iterator[tuple[str, Image.Image]]:
+        """The clean pictures that are made of one file, and the name of each."""
+        image = read_clean(path, self.max_size)
+        if self.crops_per_image is None or self.crop_size is None:
+            yield group, image
+            return
+        rng = np.random.default_rng(picture_seed(self.seed, group))
+        for number in range(self.crops_per_image):
+            yield f"{group}@{number + 1}", _cut_at_random(image, self.crop_size, rng)
+
+
+def _write_versions(
+    named: tuple[str, str], clean_dir: Path, output_dir: Path, options: SynthesisOptions
+) -> tuple[list[dict], list[tuple[str, str]]] | str:
+    """Write the clean pictures of one file and their damaged versions.
+
+    Returns their rows of the manifest, and (name, version) of what had no effect; for a file that is no whole picture,
+    the reason instead.
     """
     relative_path, group = named
     source_path = clean_dir / relative_path
     problem = image_problem(source_path)
     if problem is not None:
         return problem
-    clean = read_clean(source_path, max_size)
-    clean.save(output_dir / "Perfect" / "5" / f"{group}__clean.png")
-    seed_of_picture = picture_seed(seed, group)
-    without_effect = []
-    for family, severity in _draw_versions(versions_per_image, np.random.default_rng(seed_of_picture)):
-        damaged = degrade(clean, family, severity, seed_of_picture)
-        if not has_effect(clean, damaged):
-            without_effect.append(f"{family}_{severity}")
-            continue
-        damaged.save(output_dir / "Artifact" / str(6 - severity) / f"{group}__{family}_{severity}.png")
-    row = {"group": group, "source": as_text(relative_path), "sha256": _digest(source_path.read_bytes())}
-    return row | {"width": clean.width, "height": clean.height}, without_effect
+    source = {"source": as_text(relative_path), "sha256": _digest(source_path.read_bytes())}
+    rows, without_effect = [], []
+    for name, clean in options.clean_pictures(source_path, group):
+        clean.save(output_dir / "Perfect" / "5" / f"{name}__clean.png")
+        rows.append({"group": name} | source | {"width": clean.width, "height": clean.height})
+        seed = picture_seed(options.seed, name)
+        rng = np.random.default_rng(seed)
+        versions = _draw_versions(options.versions_per_image, rng) + _draw_mixes(options.mixes_per_image, rng)
+        for version in versions:
+            damaged = version.apply(clean, seed)
+            if not has_effect(clean, damaged):
+                without_effect.append((relative_path, version.name))
+                continue
+            damaged.save(output_dir / "Artifact" / str(6 - version.severity) / f"{name}__{version.name}.png")
+    return rows, without_effect
 
 
 def map_in_processes(function: Callable, items: list, num_workers: int) -> list:
@@ -330,43 +448,27 @@ def _write_manifest(path: Path, rows: list[dict]) -> None:
 
 
 def synthesize(
-    clean_dir: str | Path,
-    output_dir: str | Path,
-    *,
-    seed: int = 0,
-    versions_per_image: int | None = None,
-    max_size: int | None = None,
-    num_workers: int = 1,
+    clean_dir: str | Path, output_dir: str | Path, options: SynthesisOptions = SynthesisOptions(), num_workers: int = 1
 ) -> SynthesisReport:
     """Write a scored folder of damaged versions of clean pictures; the same bytes for any number of processes.
 
-    The clean picture goes to `Perfect/5/<group>__clean.png`, severity s to
-    `Artifact/<6-s>/<group>__<family>_<s>.png`, where the group names the source picture; `manifest.csv` lists group,
-    source file with its sha256, and the clean picture's width and height in pixels. `versions_per_image` draws that
-    many of the 55 pairs of family and severity for each picture, None takes all. `max_size` limits the longer side in
-    pixels. A damage that changes nothing (colour on a grey picture) is left out and reported, as are broken pictures.
+    A clean picture goes to `Perfect/5/<group>__clean.png`, severity s to `Artifact/<6-s>/<group>__<family>_<s>.png`,
+    where the group names the source picture, with `@<number>` behind it for a crop; `manifest.csv` lists group, source
+    file with its sha256, and the clean picture's width and height in pixels. A mix of two damages is called
+    `<group>__<family>_<s>+<family>_<s>.png`; a codec is its last damage, and the severities add as in `Version`. A
+    damage that changes nothing (colour on a grey picture) is left out and reported, as are broken pictures.
 
-    Raises ValueError for numbers out of range, no picture in `clean_dir`, or an `output_dir` that holds anything; a
-    run that fails leaves nothing behind.
+    Raises ValueError for no picture in `clean_dir`, or an `output_dir` that holds anything; a run that fails leaves
+    nothing behind.
     """
-    num_pairs = len(FAMILIES) * len(SEVERITIES)
-    if versions_per_image is not None and not 1 <= versions_per_image <= num_pairs:
-        raise ValueError(f"got {versions_per_image} versions per image; accepted: 1 to {num_pairs}")
-    if (max_size is not None and max_size < 1) or num_workers < 1 or seed < 0:
-        raise ValueError(f"got max_size {max_size}, num_workers {num_workers}, seed {seed}; accepted: 1, 1, 0 or more")
+    if num_workers < 1:
+        raise ValueError(f"got num_workers {num_workers}; accepted: 1 or more")
     clean_dir, report, rows = Path(clean_dir), SynthesisReport(), []
     groups = _group_names([path.relative_to(clean_dir).as_posix() for path in walk_files(clean_dir)])
     with new_folder(Path(output_dir)) as unfinished:
         for folder in ["Perfect/5", *(f"Artifact/{6 - severity}" for severity in SEVERITIES)]:
             (unfinished / folder).mkdir(parents=True)
-        write = partial(
-            _write_versions,
-            clean_dir=clean_dir,
-            output_dir=unfinished,
-            seed=seed,
-            versions_per_image=versions_per_image,
-            max_size=max_size,
-        )
+        write = partial(_write_versions, clean_dir=clean_dir, output_dir=unfinished, options=options)
         results = map_in_processes(write, sorted(groups.items()), num_workers)
         for name, result in zip(sorted(groups), results, strict=True):
             if isinstance(result, str):
@@ -374,9 +476,8 @@ def synthesize(
                     logger.warning("skipped %s: %s", as_text(name), result)
                     report.unreadable.append((as_text(name), result))
                 continue
-            row, without_effect = result
-            rows.append(row)
-            report.without_effect += [(name, version) for version in without_effect]
+            rows += result[0]
+            report.without_effect += result[1]
         if not rows:
             raise ValueError(f"no clean picture in {str(clean_dir)!r}")
         _write_manifest(unfinished / "manifest.csv", rows)

@@ -95,7 +95,7 @@ def image_problem(path: Path) -> str | None:
     return None
 
 
-def _group_namer(group_pattern: str | None) -> Callable[[str], str]:
+def group_namer(group_pattern: str | None) -> Callable[[str], str]:
     if group_pattern is None:
         return lambda relative_path: relative_path
     pattern = re.compile(group_pattern)
@@ -142,7 +142,7 @@ def read_hybrid_folder(root: Path, group_pattern: str | None = None, num_workers
     A picture is its own group, unless `group_pattern` is given: a regular expression searched in the relative posix
     path, whose group 1 (or whole match, if it has none) is the group. Raises ValueError for a path it does not match.
     """
-    return read_labelled_folder(Path(root), score_and_bin, _group_namer(group_pattern), num_workers)
+    return read_labelled_folder(Path(root), score_and_bin, group_namer(group_pattern), num_workers)
 
 
 def nearest_bin(score: float) -> str:
@@ -186,7 +186,7 @@ def read_scored_folder(
     missing, and for a file listed twice.
     """
     scores = _read_scores(Path(table_path), file_column, score_column, group_column)
-    pattern_group = _group_namer(group_pattern)
+    pattern_group = group_namer(group_pattern)
 
     def score_of(relative_path: str) -> tuple[float, str] | None:
         return (scores[relative_path][0], nearest_bin(scores[relative_path][0])) if relative_path in scores else None

@@ -17,9 +17,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hybridiqa import checkpoints
+from hybridiqa.dataset_formats import group_namer
 from hybridiqa.dataset_loading import load_resident
 from hybridiqa.model_building import build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import RandomPatches, balanced_repeats
+from hybridiqa.ranking_loss import ranking_loss
 from hybridiqa.resident_images import ResidentImages
 from hybridiqa.training_arguments import TrainingArguments
 from metrics.iqa.iqa import compute_metrics
@@ -49,6 +51,19 @@ class Split:
             list(dataset["path"]) if "path" in columns else [f"row {row}" for row in range(len(dataset))],
             list(dataset["group"]) if "group" in columns else None,
         )
+
+    def pictures(self, pattern: str | None) -> list[str]:
+        """Of which picture each image is a version: what a pattern finds in its path, or else its group.
+
+        Raises:
+            ValueError: no groups, or a path in which the pattern finds nothing.
+        """
+        if pattern is not None:
+            group_of = group_namer(pattern)
+            return [group_of(path) for path in self.paths]
+        if self.groups is None:
+            raise ValueError("--ranking_weight compares versions of a picture: without groups, give --ranking_pattern")
+        return self.groups
 
 
 @dataclass
@@ -140,6 +155,7 @@ class Trainer:
             model.image_processor.normalize_patches,
             args.seed,
             repeats=balanced_repeats(train.scores) if args.balance_scores else None,
+            pictures=train.pictures(args.ranking_pattern) if args.ranking_weight else None,
             device=accelerator.device,
         )
         if accelerator.num_processes > 1 and not (args.freeze_batch_norm or args.freeze_backbone):
@@ -159,7 +175,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.patches) / self.args.batch_size)
+        return self.patches.num_batches(self.args.batch_size)
 
     @property
     def is_finished(self) -> bool:
@@ -208,8 +224,7 @@ class Trainer:
         return [rate * factor for rate in self.base_rates]
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
-        order, size = self.patches.order(epoch), self.args.batch_size
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        return self.patches.batches(epoch, self.args.batch_size)
 
     def _train_epoch(self) -> None:
         """The rest of the epoch that the run stands in, or as much of it as --max_steps allows."""
@@ -250,9 +265,9 @@ class Trainer:
         accelerator, progress = self.accelerator, self.progress
         entropy = (self.args.seed, progress.step, accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))  # for backbones that drop paths
-        shares = np.array_split(pairs, accelerator.num_processes)
+        shares = self.patches.split(progress.epoch, pairs, accelerator.num_processes)
         num_parts = min(self.args.gradient_accumulation_steps, len(shares[0]))
-        parts = np.array_split(shares[accelerator.process_index], num_parts)
+        parts = self.patches.split(progress.epoch, shares[accelerator.process_index], num_parts)
         for number, part in enumerate(parts):
             is_last = number == num_parts - 1
             with nullcontext() if is_last else accelerator.no_sync(self.prepared):
@@ -272,8 +287,13 @@ class Trainer:
         """Gradients of a part's share in the mean loss of the whole batch."""
         num_processes = self.accelerator.num_processes
         # A process without a patch of its own takes part all the same: the others wait for its gradients, here 0.
-        pixel_values, labels = self.patches.batch(self.progress.epoch, part if len(part) else pairs[:1])
-        loss = self.prepared(pixel_values, labels).loss
+        shown = part if len(part) else pairs[:1]
+        pixel_values, labels = self.patches.batch(self.progress.epoch, shown)
+        output = self.prepared(pixel_values, labels)
+        loss = output.loss
+        if self.args.ranking_weight:
+            blocks = torch.from_numpy(self.patches.blocks(self.progress.epoch)[shown]).to(labels.device)
+            loss = loss + self.args.ranking_weight * ranking_loss(output.logits, labels, blocks)
         self.accelerator.backward(loss * (len(part) * num_processes / len(pairs)))  # processes are averaged
         loss_sum = loss.detach().to(self._sums.dtype) * len(part)
         self._sums[0] += loss_sum

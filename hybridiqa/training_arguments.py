@@ -79,6 +79,13 @@ class TrainingArguments:
         None, "stop after this many epochs without a better validation SRCC (default: never)"
     )
 
+    ranking_weight: float = _option(
+        0.0, "of a second loss, beside L1: the wrong order of versions of one picture, cut at the same place"
+    )
+    ranking_pattern: str | None = _option(
+        None, "regular expression in the path; its group 1 (or all of it) names the picture (default: the group column)"
+    )
+
     num_train_patches: int = _option(400, "random patches an image and epoch")
     train_crop: str = _option("resized", "resized (the published way) or native")
     crop_scale: list[float] = field(
@@ -134,7 +141,8 @@ class TrainingArguments:
             raise ValueError(f"--mixed_precision must be no, fp16 or bf16, got {self.mixed_precision}")
         if self.eval_sampling not in (None, "grid", "multiscale", "random"):
             raise ValueError(f"--eval_sampling must be grid, multiscale or random, got {self.eval_sampling}")
-        for name in ("beta1", "beta2", "lr_decay_factor", "weight_decay", "hyper_learning_rate_factor"):
+        factors = ("lr_decay_factor", "weight_decay", "hyper_learning_rate_factor", "ranking_weight")
+        for name in ("beta1", "beta2", *factors):
             limit = 1 if name.startswith("beta") else math.inf
             if not 0 <= getattr(self, name) < limit:
                 raise ValueError(f"--{name} must be at least 0 and below {limit}, got {getattr(self, name)}")
@@ -142,6 +150,8 @@ class TrainingArguments:
             raise ValueError(f"--seed must be 0 to {2**32 - 1}, got {self.seed}")
         if not 0 <= self.device_memory_share <= 1:
             raise ValueError(f"--device_memory_share must be 0 to 1, got {self.device_memory_share}")
+        if self.ranking_pattern is not None and not self.ranking_weight:
+            raise ValueError("--ranking_pattern goes with --ranking_weight")
         self.patch_options(patch_size=1)  # checks what it is given
         self._check_push()
         self._check_output()

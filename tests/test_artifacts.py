@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade, read_clean, synthesize
+from hybridiqa.artifacts import FAMILIES, SEVERITIES, SynthesisOptions, degrade, read_clean, synthesize
 from hybridiqa.dataset_formats import read_hybrid_folder
 
 
@@ -100,7 +100,7 @@ def test_synthesis_writes_every_family_and_severity_at_its_score(tmp_path, clean
 
 
 def test_the_manifest_names_source_digest_and_clean_size(tmp_path, clean_dir):
-    synthesize(clean_dir, tmp_path / "out", versions_per_image=1, max_size=60)
+    synthesize(clean_dir, tmp_path / "out", SynthesisOptions(versions_per_image=1, max_size=60))
     with open(tmp_path / "out" / "manifest.csv", newline="") as file:
         rows = {row["group"]: row for row in csv.DictReader(file)}
     assert rows["sub-b"] == {
@@ -114,16 +114,16 @@ def test_the_manifest_names_source_digest_and_clean_size(tmp_path, clean_dir):
 
 
 def test_drawn_versions_spread_over_the_severities(tmp_path, clean_dir):
-    synthesize(clean_dir, tmp_path / "out", versions_per_image=7)
+    synthesize(clean_dir, tmp_path / "out", SynthesisOptions(versions_per_image=7))
     for group in ("a", "a-2", "sub-b"):
         counts = [len(list((tmp_path / "out" / "Artifact" / str(s)).glob(f"{group}__*"))) for s in SEVERITIES]
         assert sum(counts) == 7 and set(counts) == {1, 2}
 
 
 def test_the_number_of_processes_does_not_change_a_byte(tmp_path, clean_dir):
-    synthesize(clean_dir, tmp_path / "one", versions_per_image=11, seed=3)
-    synthesize(clean_dir, tmp_path / "two", versions_per_image=11, seed=3, num_workers=2)
-    synthesize(clean_dir, tmp_path / "other", versions_per_image=11, seed=4)
+    synthesize(clean_dir, tmp_path / "one", SynthesisOptions(versions_per_image=11, seed=3))
+    synthesize(clean_dir, tmp_path / "two", SynthesisOptions(versions_per_image=11, seed=3), num_workers=2)
+    synthesize(clean_dir, tmp_path / "other", SynthesisOptions(versions_per_image=11, seed=4))
     assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "two")
     assert folder_bytes(tmp_path / "one") != folder_bytes(tmp_path / "other")
 
@@ -164,4 +164,4 @@ def test_a_failed_synthesis_leaves_nothing_behind(tmp_path, clean_dir):
     with pytest.raises(ValueError, match="nothing is overwritten"):
         synthesize(tmp_path / "empty", clean_dir)
     with pytest.raises(ValueError, match="got 56 versions per image"):
-        synthesize(clean_dir, tmp_path / "out", versions_per_image=56)
+        synthesize(clean_dir, tmp_path / "out", SynthesisOptions(versions_per_image=56))
