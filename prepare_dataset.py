@@ -98,28 +98,35 @@ def _build(splits: dict[str, list[ScoredImage]], cache_dir: str, num_workers: in
     return DatasetDict(datasets)
 
 
-def _named_for_test(records: list[ScoredImage], test_groups: str | None) -> set[str]:
-    """Relative paths of the pictures whose group `--test_groups` names; none without it."""
-    if test_groups is None:
-        return set()
-    chosen = {record.relative_path for record in records if re.fullmatch(test_groups, record.group)}
-    if not chosen:
-        raise ValueError(f"no group matches --test_groups {test_groups!r} whole (one is {records[0].group!r})")
-    return chosen
+def _named_splits(records: list[ScoredImage], args: argparse.Namespace) -> dict[str, set[str]]:
+    """Relative paths of the pictures whose groups `--test_groups` and `--validation_groups` name, by split."""
+    named = {}
+    for name in ("test", "validation"):
+        pattern = getattr(args, f"{name}_groups")
+        if pattern is None:
+            continue
+        named[name] = {record.relative_path for record in records if re.fullmatch(pattern, record.group)}
+        if not named[name]:
+            raise ValueError(f"no group matches --{name}_groups {pattern!r} whole (one is {records[0].group!r})")
+    return named
 
 
-def _split(records: list[ScoredImage], named: set[str], args: argparse.Namespace) -> dict[str, list[ScoredImage]]:
-    """Records by split name; a split whose fraction is 0 is left out. The groups of pictures named become test."""
-    fractions = [1 - args.validation_fraction - args.test_fraction, args.validation_fraction, args.test_fraction]
-    chosen = []
-    if named:
-        fractions = [1 - args.validation_fraction, args.validation_fraction]
-        test_groups = {record.group for record in records if record.relative_path in named}
-        chosen = [record for record in records if record.group in test_groups]
-        records = [record for record in records if record.group not in test_groups]
+def _split(
+    records: list[ScoredImage], named: dict[str, set[str]], args: argparse.Namespace
+) -> dict[str, list[ScoredImage]]:
+    """Records by split name; a split whose fraction is 0 is left out. The groups of pictures named become that split,
+    test before validation."""
+    splits = {}
+    for name, paths in named.items():
+        groups = {record.group for record in records if record.relative_path in paths}
+        splits[name] = [record for record in records if record.group in groups]
+        records = [record for record in records if record.group not in groups]
+    shares = {name: getattr(args, f"{name}_fraction") for name in SPLIT_NAMES[1:] if name not in named}
+    fractions = [1 - sum(shares.values()), *shares.values()]
     indices = split_by_group([r.score for r in records], [r.group for r in records], fractions, args.seed)
-    splits = [[records[index] for index in split] for split in indices] + ([chosen] if chosen else [])
-    return {name: split for name, split in zip(SPLIT_NAMES, splits, strict=True) if split}
+    for name, split in zip([SPLIT_NAMES[0], *shares], indices, strict=True):
+        splits[name] = [records[index] for index in split]
+    return {name: splits[name] for name in SPLIT_NAMES if splits[name]}
 
 
 def _official_splits(
@@ -188,7 +195,7 @@ def prepare(args: argparse.Namespace) -> int:
         with opened_source(args.source, scratch_dir) as source_dir:
             contents = read_source(source_dir, args)
             records, near_duplicates = contents.records, None
-            named = _named_for_test(records, args.test_groups)  # by the names that the user knows, before any merge
+            named = _named_splits(records, args)  # by the names that the user knows, before any merge
             if args.deduplicate:
                 records, near_duplicates = merge_near_duplicates(records, num_workers=args.num_workers)
             if contents.splits and not named and not args.random_split:
@@ -263,12 +270,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--test_fraction", type=float, default=0.1, help="share of the pictures (default 0.1)")
     add("--group_pattern", help="regular expression in the relative path; its group 1 (or all of it) names the group")
     add("--test_groups", help="regular expression of whole group names: they become test, whatever --test_fraction")
+    add("--validation_groups", help="the same for validation")
     add(
         "--deduplicate",
         action="store_true",
         help="merge the groups of pictures that are near duplicates (compressed again, resized, recoloured, mirrored, "
-        "slightly cropped), all of which are kept, on one side of the split; --test_groups matches the names before "
-        "that, and what is near to a test picture becomes test with its group",
+        "slightly cropped), all of which are kept, on one side of the split; --test_groups and --validation_groups "
+        "match the names before that, and what is near to a picture named becomes test or validation with its group",
     )
     add(
         "--format",
@@ -330,7 +338,7 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"{option} has no effect here; see --help for what it goes with")
     if args.num_workers < 1:
         raise ValueError(f"got --num_workers {args.num_workers}; accepted: 1 or more")
-    for option in ("group_pattern", "test_groups"):
+    for option in ("group_pattern", "test_groups", "validation_groups"):
         try:
             re.compile(getattr(args, option) or "")
         except re.error as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -152,6 +153,10 @@ class TrainingArguments:
             raise ValueError(f"--device_memory_share must be 0 to 1, got {self.device_memory_share}")
         if self.ranking_pattern is not None and not self.ranking_weight:
             raise ValueError("--ranking_pattern goes with --ranking_weight")
+        try:
+            re.compile(self.ranking_pattern or "")
+        except re.error as error:
+            raise ValueError(f"--ranking_pattern {self.ranking_pattern!r} is no regular expression: {error}") from error
         self.patch_options(patch_size=1)  # checks what it is given
         self._check_push()
         self._check_output()

@@ -9,7 +9,17 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES, SynthesisOptions, degrade, read_clean, synthesize
+from hybridiqa.artifacts import (
+    CODECS,
+    FAMILIES,
+    SEVERITIES,
+    SynthesisOptions,
+    Version,
+    cut_at_random,
+    degrade,
+    read_clean,
+    synthesize,
+)
 from hybridiqa.dataset_formats import read_hybrid_folder
 
 
@@ -163,5 +173,72 @@ def test_a_failed_synthesis_leaves_nothing_behind(tmp_path, clean_dir):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "empty"]
     with pytest.raises(ValueError, match="nothing is overwritten"):
         synthesize(tmp_path / "empty", clean_dir)
-    with pytest.raises(ValueError, match="got 56 versions per image"):
-        synthesize(clean_dir, tmp_path / "out", SynthesisOptions(versions_per_image=56))
+
+
+def test_mixes_are_two_damages_at_the_severity_of_both_with_codecs_last(tmp_path, clean_dir):
+    options = SynthesisOptions(versions_per_image=5, mixes_per_image=10)
+    report = synthesize(clean_dir, tmp_path / "out", options)
+    assert report.num_damaged == 3 * 15
+    mixes = sorted((tmp_path / "out" / "Artifact").rglob("*+*.png"))
+    assert len(mixes) == 30
+    for path in mixes:
+        first, second = path.stem.split("__")[1].split("+")
+        (family, severity), (last_family, last_severity) = first.rsplit("_", 1), second.rsplit("_", 1)
+        assert family != last_family and not (family in CODECS and last_family not in CODECS)
+        both = min(5, round(float(np.hypot(int(severity), int(last_severity)))))
+        assert path.parent.name == str(6 - both)
+    counts = [len(list((tmp_path / "out" / "Artifact" / str(s)).glob("a__*+*"))) for s in SEVERITIES]
+    assert counts == [2] * 5
+
+
+def test_a_mix_is_its_damages_one_after_the_other():
+    clean = textured_picture()
+    mix = Version((("noise", 2), ("jpeg", 3)))
+    assert (mix.severity, mix.name) == (4, "noise_2+jpeg_3")
+    expected = degrade(degrade(clean, "noise", 2, seed=5), "jpeg", 3, seed=5)
+    assert mix.apply(clean, seed=5).tobytes() == expected.tobytes()
+
+
+def test_crops_are_squares_of_the_picture_and_keep_apart_what_is_of_one_picture(tmp_path, clean_dir):
+    textured_picture(40, 200).save(clean_dir / "narrow.png")
+    options = SynthesisOptions(versions_per_image=5, crops_per_image=3, crop_size=64)
+    assert synthesize(clean_dir, tmp_path / "out", options).num_clean == 12
+    clean_paths = sorted((tmp_path / "out" / "Perfect" / "5").iterdir())
+    groups = [f"{name}@{number}" for name in ("a", "a-2", "narrow", "sub-b") for number in (1, 2, 3)]
+    assert sorted(path.stem for path in clean_paths) == sorted(f"{group}__clean" for group in groups)
+    assert {Image.open(path).size for path in clean_paths if "narrow" not in path.name} == {(64, 64)}
+    assert {Image.open(path).size for path in clean_paths if "narrow" in path.name} == {(40, 64)}
+    assert len({path.read_bytes() for path in clean_paths}) == 12
+    with open(tmp_path / "out" / "manifest.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["group"] for row in rows] == groups
+    assert {row["source"] for row in rows} == {"a.jpg", "a.png", "narrow.png", "sub/b.png"}
+    synthesize(clean_dir, tmp_path / "two", options, num_workers=2)
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "two")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_crop_shows_the_picture_between_its_own_size_and_one_that_fits(seed):
+    ramp = np.linspace(0, 255, 200)
+    picture = Image.fromarray(np.stack(np.broadcast_arrays(ramp, ramp[:, None], 0.0), axis=-1).astype(np.uint8))
+    crop = np.asarray(cut_at_random(picture, 50, np.random.default_rng(seed)), dtype=float)
+    assert crop.shape == (50, 50, 3)
+    steps = np.diff(crop[:, :, 0].mean(axis=0)).mean(), np.diff(crop[:, :, 1].mean(axis=1)).mean()
+    scales = [(255 / 199) / step for step in steps]  # of the picture's own pixels in one of the crop
+    assert scales[0] == pytest.approx(scales[1], rel=0.05)
+    assert 0.97 * 50 / 200 <= scales[0] <= 1.03
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"versions_per_image": 56}, "got 56 versions per image"),
+        ({"mixes_per_image": -1}, "got -1 mixes per image; accepted: 0 to 400"),
+        ({"crop_size": 100}, "go together"),
+        ({"crops_per_image": 0, "crop_size": 100}, "got seed 0, max_size None, 0 crops of 100"),
+        ({"seed": -1}, "got seed -1"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        SynthesisOptions(**options)

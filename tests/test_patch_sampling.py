@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from hybridiqa import bilinear
 from hybridiqa.patch_sampling import (
+    BLOCK_SIZE,
     NUM_DRAWS,
     PatchOptions,
     RandomPatches,
@@ -190,3 +191,73 @@ def test_balancing_repeats_the_images_of_rare_scores():
     assert balanced_repeats([1, 1, 1, 1, 7, 3, 3.2]) == [1, 1, 1, 1, 4, 2, 2]
     assert balanced_repeats([2, 5, 9]) == [1, 1, 1]
     assert balanced_repeats([1, 1, 1, 2, 2]) == [1, 1, 1, 2, 2]
+
+
+def make_versions(**options) -> RandomPatches:
+    """Three pictures in 12, 5 and 1 versions of one size; the scores go round 1-5."""
+    images = [
+        torch.from_numpy(np.asarray(make_picture(50, 40, seed=seed)).copy()).permute(2, 0, 1) for seed in range(18)
+    ]
+    scores = [float(1 + index % 5) for index in range(18)]
+    pictures = ["a"] * 12 + ["b"] * 5 + ["c"]
+    options = {"crop": "native"} | options
+    return RandomPatches(
+        ResidentImages.from_tensors(images), scores, 3, PatchOptions(32, **options), unchanged, pictures=pictures
+    )
+
+
+def test_blocks_hold_versions_of_one_picture_with_scores_as_various_as_can_be():
+    patches = make_versions()
+    blocks = patches.blocks(0)
+    assert patches.num_blocks == len(set(blocks)) == 5 + 2 + 1  # of 36, 15 and 3 patches
+    for block in set(blocks):
+        pairs = np.flatnonzero(blocks == block)
+        assert len(pairs) <= BLOCK_SIZE
+        names = {"aaaaaaaaaaaabbbbbc"[image] for image in patches.pair_images[pairs]}
+        assert len(names) == 1
+        scores = patches.scores[patches.pair_images[pairs]].tolist()
+        assert names == {"c"} or set(scores) == {1, 2, 3, 4, 5}
+    assert patches.blocks(1).tolist() != blocks.tolist()
+    assert patches.blocks(0).tolist() == blocks.tolist() == make_versions().blocks(0).tolist()
+
+
+@pytest.mark.parametrize("crop", ["native", "resized"])
+def test_the_patches_of_a_block_are_cut_at_one_place_and_flipped_alike(crop):
+    picture = torch.from_numpy(np.asarray(make_picture(50, 40)).copy()).permute(2, 0, 1)
+    same = ResidentImages.from_tensors([picture] * 16)
+    options = PatchOptions(32, crop=crop, grayscale_probability=0.5)
+    patches = RandomPatches(same, [1.0, 2.0] * 8, 4, options, unchanged, pictures=["a"] * 8 + ["b"] * 8)
+    pairs = patches.order(0)
+    pixels, _ = patches.batch(0, pairs)
+    blocks = patches.blocks(0)[pairs]
+    looks = [{patch.numpy().tobytes() for patch in pixels[blocks == block]} for block in range(8)]
+    assert [len(look) for look in looks] == [1] * 8
+    assert len(set.union(*looks)) == 8, "other blocks are cut elsewhere"
+    assert not torch.equal(patches.batch(1, pairs)[0], pixels)
+
+
+def test_batches_and_their_parts_keep_blocks_whole():
+    patches = make_versions()
+    batches = patches.batches(0, 24)
+    assert len(batches) == patches.num_batches(24) == 3
+    assert np.concatenate(batches).tolist() == patches.order(0).tolist()
+    assert sorted(patches.order(0)) == list(range(54))
+    assert [len(set(patches.blocks(0)[pairs])) for pairs in batches] == [3, 3, 2]
+    for num_parts in (1, 2, 3, 5):
+        parts = patches.split(0, batches[0], num_parts)
+        assert len(parts) == num_parts and np.concatenate(parts).tolist() == batches[0].tolist()
+        held = [set(patches.blocks(0)[part]) for part in parts]
+        assert sum(map(len, held)) == 3 == len(set.union(*held))
+    assert patches.num_batches(1) == 8, "a batch is one block at least"
+
+
+def test_without_pictures_every_patch_is_a_block():
+    patches = make_patches()
+    assert patches.blocks(0).tolist() == list(range(16))
+    batches = patches.batches(0, 5)
+    assert [len(pairs) for pairs in batches] == [5, 5, 5, 1] and patches.num_batches(5) == 4
+    assert [part.tolist() for part in patches.split(0, batches[0], 2)] == [
+        part.tolist() for part in np.array_split(batches[0], 2)
+    ]
+    assert [len(part) for part in patches.split(0, batches[3], 3)] == [1, 0, 0]
+    assert [len(part) for part in patches.split(0, batches[3][:0], 2)] == [0, 0]

@@ -196,6 +196,20 @@ def test_a_table_of_scores_serves_a_plain_folder_and_scenes_can_be_left_out(tmp_
     assert "in the table, not in the folder: 1\n    gone.png" in capsys.readouterr().out
     assert run(*command, tmp_path / "none", "--test_groups", "scene") == 2
     assert "no group matches" in capsys.readouterr().err
+    named = ("--validation_groups", "scene[12]", "--test_fraction", 0.5)
+    assert run(*command, tmp_path / "named", *named) == 1
+    splits = load_prepared(tmp_path / "named")
+    assert set(splits["validation"]["group"]) == {"scene1", "scene2"}
+    assert {len(set(splits[name]["group"])) for name in ("train", "test")} == {1}
+    both = ("--test_groups", "scene1", "--validation_groups", "scene[12]")
+    assert run(*command, tmp_path / "both", *both) == 1
+    assert {name: set(split["group"]) for name, split in load_prepared(tmp_path / "both").items()} == {
+        "train": {"scene0", "scene3"},
+        "validation": {"scene2"},
+        "test": {"scene1"},
+    }
+    assert run(*command, tmp_path / "none", "--validation_groups", "scene9") == 2
+    assert "no group matches --validation_groups 'scene9'" in capsys.readouterr().err
 
 
 def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
@@ -233,6 +247,8 @@ def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
         (("nowhere",), "there is no folder or zip 'nowhere'"),
         (("{source}", "--scores_csv", "nowhere.csv"), "nowhere.csv"),
         (("--synthesize_artifacts", "nowhere"), "'nowhere' is not a folder"),
+        (("--synthesize_artifacts", "{source}", "--crop_size", "64"), "crops per image and their size go together"),
+        (("{source}", "--mixes_per_image", "3"), "--mixes_per_image has no effect here"),
         (("--synthesize_artifacts", "{source}", "--deduplicate"), "--deduplicate has no effect here"),
     ],
 )

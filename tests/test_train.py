@@ -207,6 +207,9 @@ def test_a_backbone_folder_is_the_start_and_brings_its_architecture(tmp_path):
         (["--lr_decay_factor", "-3"], "--lr_decay_factor must be at least 0"),
         (["--flip_probability", "7"], "--flip_probability must be 0 to 1"),
         (["--batch_size", "0"], "--batch_size must be at least 1"),
+        (["--ranking_weight", "-1"], "--ranking_weight must be at least 0"),
+        (["--ranking_pattern", "a"], "--ranking_pattern goes with --ranking_weight"),
+        (["--ranking_weight", "1", "--ranking_pattern", "("], "--ranking_pattern '(' is no regular expression"),
         (["--learning_rate", "-1"], "--learning_rate must be above 0"),
         (["--from_scratch", "--train_crop", "whole"], "--train_crop must be resized or native"),
         (["--from_scratch", "--score_range", "2", "9"], r"scores 1 to 7, outside [2.0, 9.0]"),
@@ -265,8 +268,10 @@ def small_run(prepared: Path, tiny_config: Path, output_dir: Path, *more: str) -
 @pytest.mark.parametrize(
     "options", [["--gradient_accumulation_steps", "3"], ["--gradient_checkpointing"], ["--max_grad_norm", "1e9"]]
 )
-def test_what_saves_memory_does_not_change_the_result(prepared, tiny_config, tmp_path, options):
+@pytest.mark.parametrize("ranking_weight", ["0", "1"])
+def test_what_saves_memory_does_not_change_the_result(prepared, tiny_config, tmp_path, options, ranking_weight):
     fixed = ["--freeze_batch_norm", "--learning_rate", "1e-4"]  # whose statistics would see smaller batches
+    fixed += ["--ranking_weight", ranking_weight]
     assert small_run(prepared, tiny_config, tmp_path / "plain", *fixed) == 0
     assert small_run(prepared, tiny_config, tmp_path / "other", *fixed, *options) == 0
     assert largest_difference(tmp_path / "plain", tmp_path / "other") < 1e-6
@@ -278,6 +283,22 @@ def test_batch_norm_can_keep_its_statistics(prepared, tiny_config, tmp_path):
     means = [name for name in weights(tmp_path / "frozen") if name.endswith("running_mean")]
     assert means and all(not weights(tmp_path / "frozen")[name].any() for name in means)
     assert all(weights(tmp_path / "moving")[name].any() for name in means)
+
+
+def test_the_ranking_term_weighs_the_wrong_order_of_a_pictures_versions(prepared, tiny_config, tmp_path, capsys):
+    """In its first step the model still stands at its start, where the loss can be computed from outside."""
+    options = ["--max_steps", "1", "--learning_rate", "1e-30", "--freeze_batch_norm"]
+    losses = []
+    for number, weight in enumerate(("1e-9", "1", "3")):
+        more = ["--ranking_weight", weight, "--ranking_pattern", r"/(\d+)__"]
+        assert small_run(prepared, tiny_config, tmp_path / str(number), *options, *more) == 0
+        losses.append(json.loads((tmp_path / str(number) / "metrics.json").read_text())["history"][0]["loss"])
+    l1, plain, triple = losses
+    assert plain > l1 + 0.01
+    assert triple - l1 == pytest.approx(3 * (plain - l1), rel=1e-4)
+    more = ["--ranking_weight", "1", "--ranking_pattern", "no such name"]
+    assert small_run(prepared, tiny_config, tmp_path / "none", *more) == 2
+    assert "the group pattern 'no such name' finds no group in" in capsys.readouterr().err
 
 
 def test_max_steps_ends_the_run(prepared, tiny_config, tmp_path):

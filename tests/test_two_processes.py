@@ -14,11 +14,12 @@ from two_processes import NUM_STEPS, compare, launch
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("layout", "dtype", "tolerance"),
-    [("tiny", "float32", 1e-4), ("r50", "float64", 1e-9)],  # Lion's sign turns float noise into steps
+    ("layout", "dtype", "ranking_weight", "tolerance"),
+    # Lion's sign turns float noise into steps.
+    [("tiny", "float32", 0, 1e-4), ("tiny", "float64", 1, 1e-9), ("r50", "float64", 0, 1e-9)],
 )
-def test_two_processes_train_as_one(layout, dtype, tolerance):
-    one, two = (launch(number, layout, 64, dtype) for number in (1, 2))
+def test_two_processes_train_as_one(layout, dtype, ranking_weight, tolerance):
+    one, two = (launch(number, layout, 64, dtype, ranking_weight) for number in (1, 2))
     assert (one.num_processes, two.num_processes) == (1, 2)
     assert len(one.losses) == len(two.losses) == NUM_STEPS
     assert len(set(one.losses)) == NUM_STEPS  # it did train

@@ -33,13 +33,14 @@ from hybridiqa.training_arguments import TrainingArguments
 
 NUM_STEPS = 20
 BATCH_SIZE = 7  # which two processes share unevenly
+BLOCKS_BATCH_SIZE = 24  # three blocks of the ranking term
 NUM_PATCHES = 33  # an image and epoch, of 3 images: the epoch ends within the 20 steps, on a batch of a single patch
 
 
 def make_split() -> Split:
     pictures = [make_picture(90 + 7 * index, 80 + 5 * index, seed=index) for index in range(3)]
     images = [torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) for picture in pictures]
-    return Split(ResidentImages.from_tensors(images), [1.0, 3.0, 9.0], list("abc"), None)
+    return Split(ResidentImages.from_tensors(images), [1.0, 3.0, 9.0], list("abc"), list("aab"))
 
 
 def make_model(layout: str, patch_size: int):
@@ -51,17 +52,18 @@ def make_model(layout: str, patch_size: int):
     return model_class(model_class.config_class(backbone_config=backbone_config, patch_size=patch_size))
 
 
-def train(layout: str, patch_size: int, dtype: torch.dtype, output_dir: Path) -> None:
+def train(layout: str, patch_size: int, dtype: torch.dtype, ranking_weight: float, output_dir: Path) -> None:
     """What each process runs; the main one writes `losses.json` and `model.safetensors`."""
     torch.set_num_threads(1)
     accelerator = Accelerator(mixed_precision="no")
     args = TrainingArguments(
         dataset="made here",
         output_dir=str(output_dir / "run"),
-        num_epochs=2,
+        num_epochs=4,
         num_train_patches=NUM_PATCHES,
         num_eval_patches=1,
-        batch_size=BATCH_SIZE,
+        batch_size=BLOCKS_BATCH_SIZE if ranking_weight else BATCH_SIZE,
+        ranking_weight=ranking_weight,
         max_steps=NUM_STEPS,
         logging_steps=1,
         freeze_batch_norm=True,
@@ -91,12 +93,13 @@ class Outcome:
     weights: dict[str, torch.Tensor]
 
 
-def launch(num_processes: int, layout: str, patch_size: int, dtype: str) -> Outcome:
+def launch(num_processes: int, layout: str, patch_size: int, dtype: str, ranking_weight: float = 0.0) -> Outcome:
     """Run the steps in this many processes."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
         command += ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", __file__]
-        command += ["--layout", layout, "--patch_size", str(patch_size), "--dtype", dtype, "--worker", folder]
+        command += ["--layout", layout, "--patch_size", str(patch_size), "--dtype", dtype]
+        command += ["--ranking_weight", str(ranking_weight), "--worker", folder]
         environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -117,12 +120,14 @@ def main() -> int:
     parser.add_argument("--layout", choices=["tiny", "r50"], default="tiny")
     parser.add_argument("--patch_size", type=int, default=64)
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    parser.add_argument("--ranking_weight", type=float, default=0.0)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        train(args.layout, args.patch_size, getattr(torch, args.dtype), args.worker)
+        train(args.layout, args.patch_size, getattr(torch, args.dtype), args.ranking_weight, args.worker)
         return 0
-    one, two = (launch(number, args.layout, args.patch_size, args.dtype) for number in (1, 2))
+    options = (args.layout, args.patch_size, args.dtype, args.ranking_weight)
+    one, two = (launch(number, *options) for number in (1, 2))
     print(f"num_processes == {one.num_processes} and num_processes == {two.num_processes}")
     print("step  one process        two processes      difference")
     for step, (first, second) in enumerate(zip(one.losses, two.losses, strict=True), start=1):
