@@ -1,4 +1,4 @@
-"""Scoring beside the published demo, from a PNG file to its score, with the same weights on all sides."""
+"""Scoring beside the published demo, from a PNG file to its score, with the same weights on all sides but one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from hybridiqa.benchmark_pictures import make_pictures
 from hybridiqa.benchmark_timing import Row, speed_row, take_turns
 from hybridiqa.engines import Engine, load_engine
-from hybridiqa.loading import choose_device, import_optional
+from hybridiqa.loading import ROOT, choose_device, import_optional
 from hybridiqa.onnx_export import describe, description_of, export_network
 from hybridiqa.published_layout import DEPTHS, build_model
 from hybridiqa.published_scoring import (
@@ -105,7 +105,10 @@ def pyiqa_score(layout: str, num_patches: int, device: torch.device) -> Callable
 def build_sides(
     layout: str, network: PublishedHyperNetwork, num_patches: int, folder: Path, device: torch.device
 ) -> tuple[dict[str, Callable[[Path], float]], dict[str, Engine]]:
-    """What scores a picture, by row, and the engines among them; all have the weights of `network`, on the device."""
+    """What scores a picture, by row, and the engines that have the weights of `network`; all on the device.
+
+    All have the layout of `network`, but for the row of the embedded checkpoint, which has its own.
+    """
     model = build_model(network.state_dict(), SCORE_RANGE)
     model.save_pretrained(folder / "model")
     engines = {
@@ -116,6 +119,7 @@ def build_sides(
         engines |= onnx_engines(model, folder)
     network.to(device)
     sides = {name: partial(our_score, engine, num_patches=num_patches) for name, engine in engines.items()}
+    sides["embedded"] = partial(our_score, load_engine(str(ROOT), device=device.type), num_patches=num_patches)
     sides["one_batch"] = lambda path: published_score_in_one_batch(network, path, device, num_patches)
     if pyiqa := pyiqa_score(layout, num_patches, device):
         sides["pyiqa"] = pyiqa

@@ -130,14 +130,14 @@ def scoring_report(tmp_path, monkeypatch) -> dict:
 def test_scoring_compares_every_engine_that_is_installed(tmp_path, monkeypatch):
     report = scoring_report(tmp_path, monkeypatch)
     rows = {row["name"]: row for row in report["rows"]}
-    expected = {"fp32_r50", "bf16_r50", "one_batch_r50"}
+    expected = {"fp32_r50", "bf16_r50", "embedded_r50", "one_batch_r50"}
     if all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "openvino", "nncf"))):
         expected |= {"onnxruntime_fp32_r50", "openvino_fp32_r50", "openvino_int8_r50"}
     assert expected <= set(rows)
     for row in rows.values():
         assert row["unit"] == "images/s" and row["rounds"] == 2
         assert row["ours"] > 0 and row["ratio"] == pytest.approx(row["ours"] / row["reference"])
-    for name in expected - {"bf16_r50", "openvino_int8_r50", "one_batch_r50"}:
+    for name in expected - {"bf16_r50", "openvino_int8_r50", "embedded_r50", "one_batch_r50"}:
         assert report["facts"][f"score_difference_{name}"] <= 1e-4
 
 
@@ -145,7 +145,7 @@ def test_scoring_goes_on_without_optional_libraries(tmp_path, monkeypatch, caplo
     for name in ("onnx", "pyiqa"):
         monkeypatch.setitem(sys.modules, name, None)
     report = scoring_report(tmp_path, monkeypatch)
-    assert [row["name"] for row in report["rows"]] == ["fp32_r50", "bf16_r50", "one_batch_r50"]
+    assert [row["name"] for row in report["rows"]] == ["fp32_r50", "bf16_r50", "embedded_r50", "one_batch_r50"]
     assert "pip install -r requirements-optional.txt" in caplog.text and "no row of pyiqa" in caplog.text
 
 
