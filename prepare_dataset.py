@@ -29,7 +29,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from hybridiqa.artifacts import SynthesisOptions, synthesize
 from hybridiqa.dataset_card import prepared_card
 from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage
 from hybridiqa.dataset_loading import load_prepared
@@ -41,6 +40,7 @@ from hybridiqa.near_duplicates import merge_near_duplicates
 from hybridiqa.pushing import HubRepository, PushError
 from hybridiqa.rgb import to_rgb
 from hybridiqa.splits import split_by_group
+from hybridiqa.synthesis import SynthesisOptions, synthesize
 
 PROGRAM = "prepare_dataset.py"
 SPLIT_NAMES = ("train", "validation", "test")

@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from hybridiqa.artifacts import map_in_processes
 from hybridiqa.measured_data import RatedPictures
+from hybridiqa.pools import map_in_processes
 from metrics.iqa.iqa import (
     MIN_GROUP_SIZE,
     LogisticFitError,

@@ -21,12 +21,11 @@ from hybridiqa.artifacts import (
     SEVERITIES,
     apply_damage,
     has_effect,
-    picture_seed,
-    read_clean,
     through_codec,
 )
 from hybridiqa.dataset_formats import image_problem
 from hybridiqa.files import as_text
+from hybridiqa.synthesis import picture_seed, read_clean
 from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES, check_jpeg2000
 
 logger = logging.getLogger(__name__)

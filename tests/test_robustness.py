@@ -11,10 +11,11 @@ import torch
 from PIL import Image, features
 from test_artifacts import textured_picture
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade, picture_seed
+from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade
 from hybridiqa.decoding import decode_images
 from hybridiqa.rgb import load_image
 from hybridiqa.robustness import CHANGES, DamagedPictures, Version, mean_scores, ordering, stability
+from hybridiqa.synthesis import picture_seed
 from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES, degrade_unseen
 
 NAN = float("nan")
