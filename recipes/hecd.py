@@ -2,6 +2,7 @@
 
     python recipes/hecd.py HECD_DIR --backbone BACKBONE_DIR --output_dir OUT --run frozen
     python recipes/hecd.py HECD_DIR --backbone BACKBONE_DIR --output_dir OUT --run fine_tuned
+    python recipes/hecd.py HECD_DIR --output_dir OUT --run embedded
 
 HECD_DIR holds `images/` and a table `scores.csv` with the columns file, scene and mos (mean of ratings 1-5; arXiv
 2204.05200). BACKBONE_DIR is what `opennsfw_backbone.py` writes. The scenes are dealt into three thirds; each third is
@@ -49,6 +50,9 @@ RUNS = {
     "frozen": "--freeze_backbone --num_train_patches 8 --batch_size 64 --num_epochs 4 --lr_decay_epochs 3 "
     "--learning_rate 4e-5",
     "fine_tuned": "--num_train_patches 4 --batch_size 32 --num_epochs 6 --lr_decay_epochs 4 --learning_rate 1e-5",
+    # The versions of a scene are compared with each other: their groups are the scenes.
+    "embedded": "--num_train_patches 4 --batch_size 32 --num_epochs 6 --lr_decay_epochs 4 --learning_rate 1e-5 "
+    "--ranking_weight 1",
 }
 
 
@@ -72,7 +76,8 @@ def train_split(args: argparse.Namespace, number: int, test_scenes: list[str]) -
         prepare = [args.hecd_dir / "images", "--scores_csv", args.hecd_dir / "scores.csv"]
         prepare += ["--score_column", "mos", "--group_column", "scene", "--test_groups", "|".join(test_scenes)]
         run("prepare_dataset.py", *prepare, "--validation_fraction", "0.125", "--output_dir", prepared)
-    train = ["--dataset", prepared, "--output_dir", output_dir, "--pretrained_backbone", args.backbone]
+    start = ["--init_from", ROOT] if args.run == "embedded" else ["--pretrained_backbone", args.backbone]
+    train = ["--dataset", prepared, "--output_dir", output_dir, *start]
     run("train.py", *train, *OPTIONS.split(), *RUNS[args.run].split(), "--resume")
     return output_dir
 
@@ -103,10 +108,12 @@ def show(title: str, rows: list[dict[str, str]], scene_of: dict[str, str]) -> No
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hecd_dir", type=Path)
-    parser.add_argument("--backbone", type=Path, required=True)
+    parser.add_argument("--backbone", type=Path, help="what all runs but `embedded` start from")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--run", choices=RUNS, required=True)
     args = parser.parse_args(argv)
+    if (args.backbone is None) != (args.run == "embedded"):
+        parser.error("--backbone is what all runs but `embedded` start from")
     with open(args.hecd_dir / "scores.csv", newline="", encoding="utf-8") as file:
         scene_of = {row["file"]: row["scene"] for row in csv.DictReader(file)}
     pooled = []
