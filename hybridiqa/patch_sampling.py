@@ -17,12 +17,12 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from hybridiqa.bilinear import resize_boxes
+from hybridiqa.patch_blocks import PatchBlocks
 from hybridiqa.resident_images import ResidentImages
 
 CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it falls back to the middle of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height
 NUM_DRAWS = 2 * CROP_ATTEMPTS + 4  # areas, ratios; top, left, flip, gray
-BLOCK_SIZE = 8  # versions of a picture that are compared with each other
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -175,16 +175,6 @@ def cut_patches(images: ResidentImages, indices: np.ndarray, draws: PatchDraws, 
     return patches
 
 
-def _members(names: np.ndarray) -> list[np.ndarray]:
-    """The positions of each name, names in their order."""
-    _, inverse, counts = np.unique(names, return_inverse=True, return_counts=True)
-    return np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
-
-
-def _num_blocks(pairs: np.ndarray) -> int:
-    return math.ceil(len(pairs) / BLOCK_SIZE)
-
-
 class RandomPatches:
     """Every image `num_patches` times an epoch, each time another patch, decided by (seed, epoch, image, patch) alone.
 
@@ -196,9 +186,8 @@ class RandomPatches:
         normalize: RGB 0-255 `(..., 3, height, width)` -> what the model takes, float32; the image processor's.
         seed: of all draws, 0 or more.
         repeats: how often each image comes; by default once. A repetition brings other patches.
-        pictures: of which picture each image is a version. The patches of an epoch then form blocks of up to BLOCK_SIZE
-            versions of one picture, their scores as various as can be, which are cut at the same place, flipped and
-            grayed alike; batches keep blocks whole. By default every patch is a block of its own.
+        pictures: of which picture each image is a version. The patches of a block (see `PatchBlocks`) are then cut at
+            the same place, flipped and grayed alike. By default every patch is a block of its own.
         device: of the batches; by default the images'. Images that lie elsewhere are copied as a batch needs them.
     """
 
@@ -223,70 +212,23 @@ class RandomPatches:
         counts = np.full(len(images), num_patches) * (1 if repeats is None else np.asarray(repeats))
         self.pair_images = np.repeat(np.arange(len(images)), counts)
         self.pair_patches = np.concatenate([np.arange(count) for count in counts])
-        self.has_blocks = pictures is not None
-        self.num_blocks = len(self)
-        self._blocks_of_epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-        if pictures is not None:
-            self._picture_pairs = _members(np.asarray(pictures)[self.pair_images])
-            self.num_blocks = sum(_num_blocks(pairs) for pairs in self._picture_pairs)
+        pair_pictures = None if pictures is None else np.asarray(pictures)[self.pair_images]
+        self.blocks = PatchBlocks(self.scores.numpy()[self.pair_images], pair_pictures, seed)
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
 
     def __len__(self) -> int:
         """(image, patch) pairs in an epoch."""
         return len(self.pair_images)
 
-    def blocks(self, epoch: int) -> np.ndarray:
-        """The block that each pair belongs to in an epoch, `(len(self),)`."""
-        blocks = np.arange(len(self))
-        if not self.has_blocks:
-            return blocks
-        if self._blocks_of_epoch[0] != epoch:
-            rng, first = np.random.default_rng((self.seed, epoch, BLOCK_SIZE)), 0
-            for pairs in self._picture_pairs:
-                # Dealt out in the order of their scores, so that each block gets some of all.
-                order = np.lexsort([rng.random(len(pairs)), self.scores.numpy()[self.pair_images[pairs]]])
-                blocks[pairs[order]] = first + np.arange(len(pairs)) % _num_blocks(pairs)
-                first += _num_blocks(pairs)
-            self._blocks_of_epoch = (epoch, blocks)
-        return self._blocks_of_epoch[1]
-
-    def order(self, epoch: int) -> np.ndarray:
-        """The epoch's order of all pairs, those of a block side by side."""
-        places = np.random.default_rng((self.seed, epoch)).permutation(self.num_blocks)
-        return np.argsort(places[self.blocks(epoch)], kind="stable") if self.has_blocks else places
-
-    def num_batches(self, batch_size: int) -> int:
-        """Batches in an epoch, of at most `batch_size` pairs (or one block, if that is more)."""
-        return math.ceil(self.num_blocks / self._blocks_in_batch(batch_size))
-
-    def batches(self, epoch: int, batch_size: int) -> list[np.ndarray]:
-        """The epoch's order in parts of whole blocks."""
-        order = self.order(epoch)
-        return self._cut_between_blocks(epoch, order, range(0, self.num_blocks, self._blocks_in_batch(batch_size)))
-
-    def split(self, epoch: int, pairs: np.ndarray, num_parts: int) -> list[np.ndarray]:
-        """Some pairs of the epoch's order in nearly equal parts of whole blocks; what is over is empty."""
-        num_blocks = len(np.unique(self.blocks(epoch)[pairs]))
-        firsts = [part[0] if len(part) else num_blocks for part in np.array_split(np.arange(num_blocks), num_parts)]
-        return self._cut_between_blocks(epoch, pairs, firsts)
-
-    def _blocks_in_batch(self, batch_size: int) -> int:
-        return max(1, batch_size // BLOCK_SIZE) if self.has_blocks else batch_size
-
-    def _cut_between_blocks(self, epoch: int, pairs: np.ndarray, firsts: Sequence[int]) -> list[np.ndarray]:
-        """Parts of the pairs, each from one of the blocks numbered `firsts` in their order; the first is 0."""
-        blocks = self.blocks(epoch)[pairs]
-        starts = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(pairs))
-        return np.split(pairs, starts[list(firsts)[1:]])
-
     def batch(self, epoch: int, pairs: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised patches `(batch, 3, patch_size, patch_size)`, channels last, and labels `(batch,)`, float32."""
         indices = self.pair_images[pairs]
-        if self.has_blocks:
-            blocks = self.blocks(epoch)[pairs]
-            uniforms = uniform_draws(self.seed, epoch, blocks, np.zeros_like(blocks), NUM_DRAWS)
+        if self.blocks.are_single:
+            drawn_by = (indices, self.pair_patches[pairs])
         else:
-            uniforms = uniform_draws(self.seed, epoch, indices, self.pair_patches[pairs], NUM_DRAWS)
+            blocks = self.blocks.numbers(epoch)[pairs]
+            drawn_by = (blocks, np.zeros_like(blocks))
+        uniforms = uniform_draws(self.seed, epoch, *drawn_by, NUM_DRAWS)
         draws = draw_patches(uniforms, self.images.heights[indices], self.images.widths[indices], self.options)
         if self.device.type == "cpu":
             pixel_values = self._cut_in_threads(indices, draws)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.patches.num_batches(self.args.batch_size)
+        return self.patches.blocks.num_batches(self.args.batch_size)
 
     @property
     def is_finished(self) -> bool:
@@ -224,7 +225,7 @@ class Trainer:
         return [rate * factor for rate in self.base_rates]
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
-        return self.patches.batches(epoch, self.args.batch_size)
+        return self.patches.blocks.batches(epoch, self.args.batch_size)
 
     def _train_epoch(self) -> None:
         """The rest of the epoch that the run stands in, or as much of it as --max_steps allows."""
@@ -265,9 +266,10 @@ class Trainer:
         accelerator, progress = self.accelerator, self.progress
         entropy = (self.args.seed, progress.step, accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))  # for backbones that drop paths
-        shares = self.patches.split(progress.epoch, pairs, accelerator.num_processes)
+        split = partial(self.patches.blocks.split, progress.epoch)
+        shares = split(pairs, accelerator.num_processes)
         num_parts = min(self.args.gradient_accumulation_steps, len(shares[0]))
-        parts = self.patches.split(progress.epoch, shares[accelerator.process_index], num_parts)
+        parts = split(shares[accelerator.process_index], num_parts)
         for number, part in enumerate(parts):
             is_last = number == num_parts - 1
             with nullcontext() if is_last else accelerator.no_sync(self.prepared):
@@ -292,7 +294,7 @@ class Trainer:
         output = self.prepared(pixel_values, labels)
         loss = output.loss
         if self.args.ranking_weight:
-            blocks = torch.from_numpy(self.patches.blocks(self.progress.epoch)[shown]).to(labels.device)
+            blocks = torch.from_numpy(self.patches.blocks.numbers(self.progress.epoch)[shown]).to(labels.device)
             loss = loss + self.args.ranking_weight * ranking_loss(output.logits, labels, blocks)
         self.accelerator.backward(loss * (len(part) * num_processes / len(pairs)))  # processes are averaged
         loss_sum = loss.detach().to(self._sums.dtype) * len(part)

@@ -39,7 +39,7 @@ MATMUL_SIZE = 8192
 
 def our_batches(patches: RandomPatches, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """An epoch's batches, drawn as training draws them."""
-    order = patches.order(epoch=0)
+    order = patches.blocks.order(epoch=0)
     for start in range(0, len(order), batch_size):
         yield patches.batch(0, order[start : start + batch_size])
 

@@ -8,8 +8,8 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
 from hybridiqa import bilinear
+from hybridiqa.patch_blocks import BLOCK_SIZE
 from hybridiqa.patch_sampling import (
-    BLOCK_SIZE,
     NUM_DRAWS,
     PatchOptions,
     RandomPatches,
@@ -140,9 +140,11 @@ def test_a_patch_depends_on_seed_epoch_image_and_number_alone():
 
 def test_an_epoch_has_every_pair_once_in_an_order_of_its_own():
     patches = make_patches()
-    assert sorted(patches.order(0)) == list(range(16)) == sorted(patches.order(1))
-    assert patches.order(0).tolist() == make_patches().order(0).tolist() != patches.order(1).tolist()
-    assert patches.order(0).tolist() != make_patches(seed=1).order(0).tolist()
+    assert sorted(patches.blocks.order(0)) == list(range(16)) == sorted(patches.blocks.order(1))
+    assert (
+        patches.blocks.order(0).tolist() == make_patches().blocks.order(0).tolist() != patches.blocks.order(1).tolist()
+    )
+    assert patches.blocks.order(0).tolist() != make_patches(seed=1).blocks.order(0).tolist()
 
 
 def test_a_repeated_image_brings_other_patches():
@@ -208,8 +210,8 @@ def make_versions(**options) -> RandomPatches:
 
 def test_blocks_hold_versions_of_one_picture_with_scores_as_various_as_can_be():
     patches = make_versions()
-    blocks = patches.blocks(0)
-    assert patches.num_blocks == len(set(blocks)) == 5 + 2 + 1  # of 36, 15 and 3 patches
+    blocks = patches.blocks.numbers(0)
+    assert len(patches.blocks) == len(set(blocks)) == 5 + 2 + 1  # of 36, 15 and 3 patches
     for block in set(blocks):
         pairs = np.flatnonzero(blocks == block)
         assert len(pairs) <= BLOCK_SIZE
@@ -217,8 +219,8 @@ def test_blocks_hold_versions_of_one_picture_with_scores_as_various_as_can_be():
         assert len(names) == 1
         scores = patches.scores[patches.pair_images[pairs]].tolist()
         assert names == {"c"} or set(scores) == {1, 2, 3, 4, 5}
-    assert patches.blocks(1).tolist() != blocks.tolist()
-    assert patches.blocks(0).tolist() == blocks.tolist() == make_versions().blocks(0).tolist()
+    assert patches.blocks.numbers(1).tolist() != blocks.tolist()
+    assert patches.blocks.numbers(0).tolist() == blocks.tolist() == make_versions().blocks.numbers(0).tolist()
 
 
 @pytest.mark.parametrize("crop", ["native", "resized"])
@@ -227,9 +229,9 @@ def test_the_patches_of_a_block_are_cut_at_one_place_and_flipped_alike(crop):
     same = ResidentImages.from_tensors([picture] * 16)
     options = PatchOptions(32, crop=crop, grayscale_probability=0.5)
     patches = RandomPatches(same, [1.0, 2.0] * 8, 4, options, unchanged, pictures=["a"] * 8 + ["b"] * 8)
-    pairs = patches.order(0)
+    pairs = patches.blocks.order(0)
     pixels, _ = patches.batch(0, pairs)
-    blocks = patches.blocks(0)[pairs]
+    blocks = patches.blocks.numbers(0)[pairs]
     looks = [{patch.numpy().tobytes() for patch in pixels[blocks == block]} for block in range(8)]
     assert [len(look) for look in looks] == [1] * 8
     assert len(set.union(*looks)) == 8, "other blocks are cut elsewhere"
@@ -238,26 +240,26 @@ def test_the_patches_of_a_block_are_cut_at_one_place_and_flipped_alike(crop):
 
 def test_batches_and_their_parts_keep_blocks_whole():
     patches = make_versions()
-    batches = patches.batches(0, 24)
-    assert len(batches) == patches.num_batches(24) == 3
-    assert np.concatenate(batches).tolist() == patches.order(0).tolist()
-    assert sorted(patches.order(0)) == list(range(54))
-    assert [len(set(patches.blocks(0)[pairs])) for pairs in batches] == [3, 3, 2]
+    batches = patches.blocks.batches(0, 24)
+    assert len(batches) == patches.blocks.num_batches(24) == 3
+    assert np.concatenate(batches).tolist() == patches.blocks.order(0).tolist()
+    assert sorted(patches.blocks.order(0)) == list(range(54))
+    assert [len(set(patches.blocks.numbers(0)[pairs])) for pairs in batches] == [3, 3, 2]
     for num_parts in (1, 2, 3, 5):
-        parts = patches.split(0, batches[0], num_parts)
+        parts = patches.blocks.split(0, batches[0], num_parts)
         assert len(parts) == num_parts and np.concatenate(parts).tolist() == batches[0].tolist()
-        held = [set(patches.blocks(0)[part]) for part in parts]
+        held = [set(patches.blocks.numbers(0)[part]) for part in parts]
         assert sum(map(len, held)) == 3 == len(set.union(*held))
-    assert patches.num_batches(1) == 8, "a batch is one block at least"
+    assert patches.blocks.num_batches(1) == 8, "a batch is one block at least"
 
 
 def test_without_pictures_every_patch_is_a_block():
     patches = make_patches()
-    assert patches.blocks(0).tolist() == list(range(16))
-    batches = patches.batches(0, 5)
-    assert [len(pairs) for pairs in batches] == [5, 5, 5, 1] and patches.num_batches(5) == 4
-    assert [part.tolist() for part in patches.split(0, batches[0], 2)] == [
+    assert patches.blocks.numbers(0).tolist() == list(range(16))
+    batches = patches.blocks.batches(0, 5)
+    assert [len(pairs) for pairs in batches] == [5, 5, 5, 1] and patches.blocks.num_batches(5) == 4
+    assert [part.tolist() for part in patches.blocks.split(0, batches[0], 2)] == [
         part.tolist() for part in np.array_split(batches[0], 2)
     ]
-    assert [len(part) for part in patches.split(0, batches[3], 3)] == [1, 0, 0]
-    assert [len(part) for part in patches.split(0, batches[3][:0], 2)] == [0, 0]
+    assert [len(part) for part in patches.blocks.split(0, batches[3], 3)] == [1, 0, 0]
+    assert [len(part) for part in patches.blocks.split(0, batches[3][:0], 2)] == [0, 0]

@@ -378,7 +378,7 @@ def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_names_the_batc
         args.patch_options(64),
         lambda patches: patches,
     )
-    expected = sorted({data["path"][int(index)] for index in order.pair_images[order.order(0)[48:64]]})
+    expected = sorted({data["path"][int(index)] for index in order.pair_images[order.blocks.order(0)[48:64]]})
     assert error.strip().endswith(f"look at the batch's images: {', '.join(expected)}")
     monkeypatch.setattr(model_class, "_score_patches", score_patches)
     assert small_run(prepared, tiny_config, tmp_path / "out", "--save_steps", "2", "--resume") == 0
