@@ -70,7 +70,7 @@ class PatchBlocks:
         return batch_size if self.are_single else max(1, batch_size // BLOCK_SIZE)
 
     def _cut(self, epoch: int, patches: np.ndarray, firsts: Sequence[int]) -> list[np.ndarray]:
-        """Parts of the patches, each from one of the blocks that are counted `firsts` in their order; the first is 0."""
+        """Parts of the patches, from the block that each of `firsts` counts in their order on; its first is 0."""
         starts = np.append(np.flatnonzero(np.diff(self.numbers(epoch)[patches], prepend=-1)), len(patches))
         return np.split(patches, starts[list(firsts)[1:]])
 
