@@ -297,7 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--push_to_hub", metavar="USER/NAME", help="upload the dataset; without a source, what --output_dir holds")
     add("--private", action="store_true", help="make a new repository private")
     add("--license", default="unknown", help="of the pictures, as the Hub spells it, for the card (default unknown)")
-    add("--versions_per_image", type=int, help="with --synthesize_artifacts: of 55 (default all)")
+    add("--versions_per_image", type=int, help="with --synthesize_artifacts: of 60 (default all)")
     add("--mixes_per_image", type=int, default=0, help="with --synthesize_artifacts: of two damages each, besides")
     add("--max_size", type=int, help="with --synthesize_artifacts: longer side in pixels (default: as it is)")
     add(

@@ -7,12 +7,14 @@ Everything here is Pillow, NumPy and SciPy, which give the same bytes whatever t
 """
 
 import io
+import math
 import zlib
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.signal import oaconvolve
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # A model should not learn five exact strengths by heart; below 0.5, neighbouring levels cannot change places.
@@ -39,6 +41,11 @@ def shrink(image: Image.Image, factor: float, resample: Image.Resampling) -> Ima
     return image.resize([max(1, round(side / factor)) for side in image.size], resample)
 
 
+def to_image(pixels: np.ndarray) -> Image.Image:
+    """Numbers about 0-255, `(height, width, 3)`, rounded and clipped."""
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
 def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """JPEG compression, with or without colour subsampling."""
     quality = round(between(severity, 60, 35, 18, 9, 3))
@@ -56,17 +63,42 @@ def webp(image: Image.Image, severity: float, rng: np.random.Generator) -> Image
     return packed.resize(image.size, Image.Resampling.BICUBIC)
 
 
+def _defocus(image: Image.Image, radius: float) -> Image.Image:
+    """The mean of a disc about each pixel, as of a lens out of focus; its radius in pixels."""
+    reach = math.ceil(radius)
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1)
+    padded = np.pad(np.asarray(image, dtype=float), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    blurred = oaconvolve(padded, (disc / disc.sum())[..., None], mode="valid", axes=(0, 1))
+    return to_image(blurred)
+
+
+def _smear(image: Image.Image, size: int, num_times: int) -> Image.Image:
+    """Medians, as of a denoiser that leaves blots: what is smaller than `size` pixels goes, edges stay."""
+    for _ in range(num_times):
+        image = image.filter(ImageFilter.MedianFilter(size))
+    return image
+
+
 def blur(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Gaussian blur; standard deviation in pixels."""
+    """Gaussian, of a lens out of focus, or the smear of a denoiser."""
+    kind = rng.choice(["gaussian", "gaussian", "defocus", "smear"])
+    if kind == "defocus":
+        return _defocus(image, between(severity, 1.2, 2.3, 4, 7, 12))
+    if kind == "smear":
+        return _smear(image, size=round(between(severity, 1, 2, 2, 3, 4)) * 2 + 1, num_times=round(severity))
     return image.filter(ImageFilter.GaussianBlur(between(severity, 0.7, 1.3, 2.3, 4, 7)))
 
 
 def noise(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise, of brightness alone or of each colour channel apart."""
+    """Gaussian noise, of brightness alone or of each colour channel apart, as fine as the pixels or coarser."""
     channels = int(rng.choice([1, 3]))
+    coarseness = rng.choice([0, rng.uniform(0.4, 1.2)])  # standard deviation in pixels
     grain = rng.standard_normal((image.height, image.width, channels))  # (height, width, 1 or 3)
-    noisy = np.asarray(image) + between(severity, 6, 12, 24, 45, 80) * grain
-    return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+    if coarseness:
+        grain = gaussian_filter(grain, (coarseness, coarseness, 0), mode="wrap")
+        grain /= max(grain.std(), 1e-12)
+    return to_image(np.asarray(image) + between(severity, 6, 12, 24, 45, 80) * grain)
 
 
 def rescale(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -83,8 +115,7 @@ def banding(image: Image.Image, severity: float, rng: np.random.Generator) -> Im
     Their number stays even: an odd one has mid-grey among its levels and can damage less than the next larger one.
     """
     last_level = 2 * round(between(severity, 10, 6, 3, 1.6, 0)) + 1
-    levels = np.rint(np.asarray(image) / 255 * last_level) * 255 / last_level
-    return Image.fromarray(np.rint(levels).astype(np.uint8))
+    return to_image(np.rint(np.asarray(image) / 255 * last_level) * 255 / last_level)
 
 
 def oversharpen(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -96,6 +127,19 @@ def oversharpen(image: Image.Image, severity: float, rng: np.random.Generator) -
 def oversaturate(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """Colours moved away from grey by a factor."""
     return ImageEnhance.Color(image).enhance(between(severity, 1.5, 2.1, 3.2, 5, 9))
+
+
+def exposure(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Too bright, too dark, faded or too hard; all channels alike."""
+    kind = rng.choice(["bright", "dark", "faded", "hard"])
+    grey = rng.uniform(80, 190)
+    pixels = np.asarray(image, dtype=float)
+    if kind == "faded":
+        return to_image(grey + (pixels - grey) * between(severity, 0.8, 0.65, 0.5, 0.33, 0.17))
+    if kind == "hard":
+        return to_image(grey + (pixels - grey) * between(severity, 1.3, 1.6, 2.2, 3.2, 5.5))
+    stops = between(severity, 0.3, 0.6, 0.95, 1.4, 2.1)
+    return to_image(255 * (pixels / 255) ** 2 ** (stops if kind == "dark" else -stops))
 
 
 def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -175,6 +219,7 @@ FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Im
         banding,
         oversharpen,
         oversaturate,
+        exposure,
         elastic,
         wrong_patches,
         shuffled_blocks,

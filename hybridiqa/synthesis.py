@@ -26,7 +26,7 @@ from hybridiqa.rgb import to_rgb
 logger = logging.getLogger(__name__)
 
 CODECS = ("jpeg", "webp")  # the last thing that happens to a picture
-MAX_MIXES = 400  # of a picture; of the rarest severity, a fifth of them, there are 92
+MAX_MIXES = 400  # of a picture; of the rarest severity, a fifth of them, there are 112
 MAX_GROUP_BYTES = 180  # file systems allow 255 a name, and family, severity and suffix must still fit
 
 
@@ -151,7 +151,7 @@ class SynthesisOptions:
 
     Args:
         seed: of all draws, 0 or more.
-        versions_per_image: how many of the 55 pairs of family and severity; None takes all.
+        versions_per_image: how many of the 60 pairs of family and severity; None takes all.
         mixes_per_image: how many mixes of two damages besides.
         max_size: limits the longer side of the picture, in pixels; None leaves it.
         crops_per_image: clean squares cut out of the picture in its place, at random sizes of it; None takes it whole.

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, features
 from scipy.ndimage import map_coordinates
 
-from hybridiqa.artifacts import apply_damage, between, through_codec
+from hybridiqa.artifacts import apply_damage, between, through_codec, to_image
 
 SAMPLES_PER_PIXEL = 8  # along the path of a moving camera
 # A swirl's centre lies at 0.35 to 0.65 of each side, so the nearest corner is at least 0.35 diagonals away.
@@ -42,7 +42,7 @@ def motion_blur(image: Image.Image, severity: float, rng: np.random.Generator) -
     for (row, column), share in weights.items():
         top, left = reach + row, reach + column
         mean += np.float32(share) * padded[top : top + image.height, left : left + image.width]
-    return Image.fromarray(np.clip(np.rint(mean), 0, 255).astype(np.uint8))
+    return to_image(mean)
 
 
 def swirl(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -96,7 +96,7 @@ def colour_cast(image: Image.Image, severity: float, rng: np.random.Generator) -
     """Each channel times a factor about 1, as under coloured light or with a wrong white balance."""
     tint = np.cos(rng.uniform(0, 2 * np.pi) + np.array([0, 2, 4]) * np.pi / 3)  # (3,), sum 0
     pixels = np.asarray(image) * (1 + between(severity, 0.07, 0.15, 0.3, 0.5, 0.85) * tint)
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return to_image(pixels)
 
 
 UNSEEN_FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {

@@ -47,7 +47,7 @@ def test_another_seed_gives_another_damage():
 def test_the_damages_kept_for_testing_are_absent():
     assert list(FAMILIES) == [
         *("jpeg", "webp", "blur", "noise", "rescale", "banding", "oversharpen", "oversaturate"),
-        *("elastic", "wrong_patches", "shuffled_blocks"),
+        *("exposure", "elastic", "wrong_patches", "shuffled_blocks"),
     ]
 
 

@@ -30,7 +30,7 @@ def clean_dir(tmp_path):
 
 def test_synthesis_writes_every_family_and_severity_at_its_score(tmp_path, clean_dir):
     report = synthesize(clean_dir, tmp_path / "out")
-    assert (report.num_clean, report.num_damaged) == (3, 3 * 55)
+    assert (report.num_clean, report.num_damaged) == (3, 3 * 60)
     for severity in SEVERITIES:
         names = {path.name for path in (tmp_path / "out" / "Artifact" / str(6 - severity)).iterdir()}
         assert names == {f"{g}__{f}_{severity}.png" for g in ("a", "a-2", "sub-b") for f in FAMILIES}
@@ -94,7 +94,7 @@ def test_broken_pictures_are_named_and_damages_without_effect_left_out(tmp_path,
     assert [path for path, _ in report.unreadable] == ["broken.png"]
     assert {("grey.png", f"oversaturate_{severity}") for severity in SEVERITIES} <= set(report.without_effect)
     assert report.num_clean == 4
-    assert report.num_damaged == 4 * 55 - len(report.without_effect)
+    assert report.num_damaged == 4 * 60 - len(report.without_effect)
 
 
 def test_a_failed_synthesis_leaves_nothing_behind(tmp_path, clean_dir):
@@ -163,7 +163,7 @@ def test_a_crop_shows_the_picture_between_its_own_size_and_one_that_fits(seed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"versions_per_image": 56}, "got 56 versions per image"),
+        ({"versions_per_image": 61}, "got 61 versions per image"),
         ({"mixes_per_image": -1}, "got -1 mixes per image; accepted: 0 to 400"),
         ({"crop_size": 100}, "go together"),
         ({"crops_per_image": 0, "crop_size": 100}, "got seed 0, max_size None, 0 crops of 100"),
