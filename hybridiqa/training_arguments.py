@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from hybridiqa.backbones import DEFAULT_BACKBONE
@@ -184,10 +184,12 @@ class TrainingArguments:
             check_new_folder(Path(self.output_dir))
             return
         before = json.loads(path.read_text(encoding="utf-8"))
+        defaults = {option.name: option.default for option in fields(self)}
+        before = {name: before.get(name, defaults[name]) for name in defaults}  # an older version knew fewer options
         now = asdict(self)
-        differing = [name for name in now if name not in CHANGEABLE and now[name] != before.get(name)]
+        differing = [name for name in now if name not in CHANGEABLE and now[name] != before[name]]
         if differing:
-            changes = ", ".join(f"--{name} {before.get(name)} -> {now[name]}" for name in differing)
+            changes = ", ".join(f"--{name} {before[name]} -> {now[name]}" for name in differing)
             raise ValueError(f"--resume goes on with the same options, got {changes}")
 
     def patch_options(self, patch_size: int) -> PatchOptions:

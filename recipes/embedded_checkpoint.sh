@@ -30,7 +30,7 @@ if [ ! -d "$out/backbone" ]; then
   python recipes/opennsfw_backbone.py --images "$out/damaged/Perfect" --output_dir "$out/backbone"
 fi
 training=(--dataset "$out/prepared" --train_crop native --grayscale_probability 0.05 --balance_scores
-  --ranking_weight 1 --ranking_pattern '([^/]+)__' --batch_size 64 --num_train_patches 1 --mixed_precision bf16 --resume)
+  --ranking_weight 1 --ranking_pattern '([^/]+)__' --batch_size 64 --num_train_patches 1 --resume)
 python train.py "${training[@]}" --output_dir "$out/warm" --pretrained_backbone "$out/backbone" --freeze_backbone \
   --learning_rate 4e-5 --num_epochs 1 --num_eval_patches 1
 python train.py "${training[@]}" --output_dir "$out/tuned" --init_from "$out/warm" \

@@ -58,6 +58,38 @@ def test_noise_is_not_impulse_noise():
     assert 10 < changes.std() < 30
 
 
+def test_blur_is_of_three_kinds_and_none_has_a_direction():
+    dot = Image.new("RGB", (81, 81))
+    dot.paste((255, 255, 255), (36, 36, 45, 45))  # too large for the medians of severity 3
+    spreads = set()
+    for seed in range(12):
+        spread = np.asarray(degrade(dot, "blur", 3, seed), dtype=int)[..., 0]
+        assert np.abs(spread - spread.T).max() <= 1 and np.abs(spread - spread[::-1]).max() <= 1
+        profile = spread[40, 40:]  # from the middle to the right
+        assert (np.diff(profile) <= 0).all()
+        spreads.add("smear" if set(np.unique(spread)) == {0, 255} else "gaussian" if profile[10] else "defocus")
+    assert spreads == {"smear", "gaussian", "defocus"}
+
+
+def test_blur_keeps_a_flat_picture():
+    flat = Image.new("RGB", (40, 30), (10, 128, 250))
+    for seed in range(6):
+        assert degrade(flat, "blur", 5, seed).tobytes() == flat.tobytes()
+
+
+def test_exposure_treats_all_channels_alike():
+    grey = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (40, 1))).convert("RGB")
+    means, contrasts = [], []
+    for seed in range(20):
+        exposed = np.asarray(degrade(grey, "exposure", 3, seed), dtype=int)
+        assert np.ptp(exposed, axis=2).max() == 0, "no colour appears"
+        assert (np.diff(exposed[0, :, 0]) >= 0).all(), "what was brighter stays so"
+        means.append(exposed.mean())
+        contrasts.append(exposed.std())
+    assert min(means) < 100 and max(means) > 155
+    assert min(contrasts) < 50 and max(contrasts) > 95  # 74 before
+
+
 def test_unknown_families_and_severities_are_named_in_the_error():
     clean = textured_picture()
     with pytest.raises(ValueError, match=r"'sepia'.*jpeg, webp"):

@@ -334,6 +334,9 @@ def test_a_run_goes_on_with_more_epochs_as_if_it_had_been_asked_for_them(prepare
     assert small_run(prepared, tiny_config, tmp_path / "out", "--num_epochs", "2") == 2  # not without --resume
     assert small_run(prepared, tiny_config, tmp_path / "out", "--num_epochs", "2", "--resume", "--seed", "1") == 2
     assert "--resume goes on with the same options, got --seed 0 -> 1" in capsys.readouterr().err
+    path = tmp_path / "out" / "training_arguments.json"
+    begun_with = json.loads(path.read_text())
+    path.write_text(json.dumps({name: begun_with[name] for name in begun_with if name != "ranking_weight"}))  # older
     assert small_run(prepared, tiny_config, tmp_path / "out", "--num_epochs", "2", "--resume") == 0
     for name in ("metrics.json", "predictions.csv", "losses.csv"):
         assert (tmp_path / "out" / name).read_text() == (tmp_path / "long" / name).read_text()
