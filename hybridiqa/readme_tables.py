@@ -12,12 +12,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hybridiqa.artifacts import FAMILIES
 from hybridiqa.files import write_text_atomically
 from hybridiqa.loading import ROOT
 from hybridiqa.ranking_report import agreement_table, difference_table, markdown_table
-from hybridiqa.robustness_benchmark import mean_score_table, ordering_table, stability_table
-from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES
+from hybridiqa.robustness import GROUPS_OF_FAMILIES
+from hybridiqa.robustness_benchmark import families_of, mean_score_table, ordering_table, stability_table
 
 BLOCK = re.compile(r"(?P<start><!-- table (?P<name>\w+) (?P<report>\S+) -->\n).*?(?P<end><!-- end of table -->)", re.S)
 RANKING_METRICS = ("srcc_within_group", "srcc", "krcc", "plcc_logistic", "pairwise_accuracy")
@@ -57,11 +56,11 @@ def differences_table(report: dict) -> str:
 
 
 def robustness_table(report: dict) -> str:
-    return ordering_table(report, ["all", "trained", "unseen"])
+    return ordering_table(report, list(GROUPS_OF_FAMILIES))
 
 
 def families_table(report: dict) -> str:
-    return ordering_table(report, [*FAMILIES, *UNSEEN_FAMILIES])
+    return ordering_table(report, [name for name in families_of(report) if name not in GROUPS_OF_FAMILIES])
 
 
 def scoring_table(report: dict) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES
+from hybridiqa.artifacts import SEVERITIES
 from hybridiqa.benchmark_report import describe_run
 from hybridiqa.dataset_loading import HASH_LENGTH
 from hybridiqa.files import as_text, content_hash, has_image_suffix, new_folder, walk_files, write_json
@@ -17,7 +17,6 @@ from hybridiqa.loading import choose_device
 from hybridiqa.ranking_report import markdown_table, number, with_interval, write_csv
 from hybridiqa.robustness import DamagedPictures, mean_scores, ordering, stability
 from hybridiqa.scorers import ScorerOptions, load_scorers
-from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES
 
 MEASURES = {"clean_over_damaged": "clean over damaged", "mild_over_strong": "milder over stronger"}
 
@@ -28,6 +27,12 @@ def hash_pictures(root: Path, paths: list[Path]) -> str:
     for path in paths:
         digest.update(f"{as_text(path.relative_to(root).as_posix())} {content_hash(path)}\n".encode())
     return digest.hexdigest()[:HASH_LENGTH]
+
+
+def families_of(report: dict) -> list[str]:
+    """What the report has measures of: groups of families (`robustness.GROUPS_OF_FAMILIES`) first, then families."""
+    result = next(iter(report["models"].values()))
+    return list(dict.fromkeys(row["families"] for row in result["ordering"]))
 
 
 def _ordering_rows(report: dict, families: list[str], severities: list[int | None]) -> Iterator[list[str]]:
@@ -43,7 +48,7 @@ def _ordering_rows(report: dict, families: list[str], severities: list[int | Non
 
 def ordering_table(report: dict, families: list[str] | None = None) -> str:
     """One line a family and model, over all severities."""
-    families = families or ["all", "trained", "unseen", *FAMILIES, *UNSEEN_FAMILIES]
+    families = families or families_of(report)
     return markdown_table(["damage", "model", *MEASURES.values()], list(_ordering_rows(report, families, [None])))
 
 
@@ -81,7 +86,7 @@ def _unscored_lines(report: dict) -> list[str]:
 
 def robustness_markdown(report: dict) -> str:
     """The whole report."""
-    by_severity = list(_ordering_rows(report, ["all", "trained", "unseen", *FAMILIES, *UNSEEN_FAMILIES], [*SEVERITIES]))
+    by_severity = list(_ordering_rows(report, families_of(report), [*SEVERITIES]))
     return "\n\n".join(
         [
             "# Robustness",
