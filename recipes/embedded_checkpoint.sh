@@ -29,10 +29,12 @@ if [ ! -d "$out/backbone" ]; then
   find "$out/damaged" -regextype posix-extended -regex ".*/$validation[^/]*" -delete
   python recipes/opennsfw_backbone.py --images "$out/damaged/Perfect" --output_dir "$out/backbone"
 fi
-training=(--dataset "$out/prepared" --train_crop native --grayscale_probability 0.05 --balance_scores
-  --ranking_weight 1 --ranking_pattern '([^/]+)__' --batch_size 64 --num_train_patches 1 --resume)
+# Patches of 128 pixels, cut at scales of 0.85 to 1.15: more of them, and more various ones, for the same work.
+training=(--dataset "$out/prepared" --train_crop resized --crop_scale 0.12 0.22 --grayscale_probability 0.05
+  --balance_scores --ranking_weight 1 --ranking_pattern '([^/]+)__' --batch_size 64 --num_train_patches 1
+  --num_eval_patches 9 --resume)
 python train.py "${training[@]}" --output_dir "$out/warm" --pretrained_backbone "$out/backbone" --freeze_backbone \
-  --learning_rate 4e-5 --num_epochs 1 --num_eval_patches 1
+  --config recipes/embedded_checkpoint.json --learning_rate 4e-5 --num_epochs 1
 python train.py "${training[@]}" --output_dir "$out/tuned" --init_from "$out/warm" \
-  --learning_rate 1e-5 --num_epochs 6 --lr_decay_epochs 1 --lr_decay_factor 0.6 --num_eval_patches 4
+  --learning_rate 1e-5 --num_epochs 3 --lr_decay_epochs 1 --lr_decay_factor 0.45
 echo "next: python recipes/embed_checkpoint.py $out/tuned --dataset $out/prepared"
