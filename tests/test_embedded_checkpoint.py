@@ -33,9 +33,10 @@ def test_it_is_small_stored_in_float16_and_loads_in_float32(model):
     assert model.score(EXAMPLES / "lake_clean.png").dtype == torch.float32
 
 
-def test_its_processor_gives_25_patches_of_224_pixels():
+def test_its_processor_gives_25_patches_of_its_size(model):
     processor = AutoImageProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    assert processor(EXAMPLES / "lake_clean.png")["pixel_values"].shape == (1, 25, 3, 224, 224)
+    side = model.config.patch_size
+    assert processor(EXAMPLES / "lake_clean.png")["pixel_values"].shape == (1, 25, 3, side, side)
 
 
 def test_there_are_four_pairs_of_examples():

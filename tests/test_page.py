@@ -1,6 +1,7 @@
 """The real page in a headless browser: pictures in, scores, sliders, detail, downloads, comparison, labels."""
 
 import csv
+import json
 import math
 import os
 import re
@@ -171,7 +172,8 @@ def test_ten_pictures_of_which_two_are_broken_are_scored_sorted_filtered_and_dow
         sizes = dialog.locator("img").evaluate_all(
             "images => Promise.all(images.map(i => i.decode().then(() => [i.naturalWidth, i.naturalHeight])))"
         )
-        assert sizes == [[512, 512], [1024, 1024], [224, 224], [224, 224]]
+        side = json.loads((ROOT / "config.json").read_text())["patch_size"]
+        assert sizes == [[512, 512], [1024, 1024], [side, side], [side, side]]
         counts = [text.split(": ")[1] for text in dialog.locator(".histogram li").all_text_contents()]
         assert sum(map(int, counts)) == 25
         visitor.tab.keyboard.press("ArrowRight")
