@@ -185,8 +185,8 @@ class PublishedTargetNetwork(nn.Module):
         )
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
-        """`(batch, 224, 1, 1)` -> `(batch,)`; of a batch of one, `()`."""
-        return self.layers(vector).squeeze()
+        """`(batch, 224, 1, 1)` -> `(batch,)`."""
+        return self.layers(vector).flatten()
 
 
 def predict(network: PublishedHyperNetwork, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -220,12 +220,12 @@ class PublishedTrainer:
         self.labels: list[float] = []
 
     def step(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> None:
-        """One update, from `(batch, 3, 224, 224)` and `(batch,)` on the device, at least two patches."""
+        """One update, from `(batch, 3, 224, 224)` and `(batch,)` on the device."""
         self.optimizer.zero_grad()
         prediction = predict(self.network, pixel_values)
         self.predictions += prediction.cpu().tolist()
         self.labels += labels.cpu().tolist()
-        loss = self.criterion(prediction.squeeze(), labels.float().detach())
+        loss = self.criterion(prediction, labels.float().detach())
         self.losses.append(loss.item())
         loss.backward()
         self.optimizer.step()

