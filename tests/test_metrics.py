@@ -121,6 +121,17 @@ def test_the_fit_never_agrees_less_than_a_straight_line():
         assert abs(metrics["plcc"]) - 1e-4 < abs(metrics["plcc_logistic"]) <= 1 + 1e-12
 
 
+def test_rounding_decides_nothing_where_an_exponential_fits_best():
+    predictions, references = np.array([2.9, 4.2, 8.3, 5.6, 1.8, 6.1]), np.array([3.0, 5, 9, 6, 1, 6])
+    start = fit_logistic(predictions, references)
+    errors = []
+    for seed in range(20):
+        nudged = predictions * (1 + 1e-13 * np.random.default_rng(seed).standard_normal(6))
+        for parameters in (fit_logistic(nudged, references), fit_logistic(nudged, references, start)):
+            errors.append(np.sqrt(np.mean((logistic(nudged, *parameters) - references) ** 2)))
+    assert np.ptp(errors) < 1e-4
+
+
 def test_a_start_finds_the_same_curve():
     predictions, references = scored_pictures()
     parameters = fit_logistic(predictions, references)

@@ -27,6 +27,7 @@ MIN_FIT_SIZE = 5  # a curve of four parameters goes through any four points
 # steep curve, and two that use one half of the S only. A single start ends in a local optimum too often.
 FIT_STARTS = ((0.0, 0.0), (0.0, math.log(0.25)), (-1.0, 0.0), (1.0, 0.0))
 MAX_LOG_WIDTH = 10.0  # a curve 20,000 standard deviations wide is a line, one as narrow a step; beyond, digits run out
+MAX_DISTANCE = 10.0  # widths from the middle to the nearest score: beyond, the same exponential with fewer digits
 MIN_FIT5_SIZE = 6  # and one of five through any five
 FIT5_STARTS = tuple(
     (middle, math.log(width))
@@ -146,6 +147,13 @@ def _remainder(values: np.ndarray, scores: np.ndarray, with_line: bool) -> np.nd
     return centred - np.multiply.outer(scores, scores @ centred / (scores @ scores))
 
 
+def _bounded(scores: np.ndarray, middle: float, log_width: float) -> tuple[float, float]:
+    """The nearest middle and logarithm of the width whose curve has digits enough where the scores are."""
+    log_width = float(np.clip(log_width, -MAX_LOG_WIDTH, MAX_LOG_WIDTH))
+    reach = MAX_DISTANCE * math.exp(log_width)
+    return float(np.clip(middle, scores.min() - reach, scores.max() + reach)), log_width
+
+
 def _projection(
     scores: np.ndarray, references: np.ndarray, with_line: bool
 ) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
@@ -160,7 +168,8 @@ def _projection(
 
     @functools.lru_cache(maxsize=1)  # the Jacobian is wanted where the fit just was
     def curve(middle: float, log_width: float) -> tuple[np.ndarray, ...]:
-        rate = np.exp(-np.clip(log_width, -MAX_LOG_WIDTH, MAX_LOG_WIDTH))
+        middle, log_width = _bounded(scores, middle, log_width)
+        rate = math.exp(-log_width)
         steps = (scores - middle) * rate  # (images,)
         rising = special.expit(steps)
         shape = _remainder(rising, scores, with_line)
@@ -209,7 +218,7 @@ def _search(
     if not ends:
         raise LogisticFitError(f"the logistic fit of {scores.size} images converged from none of {len(starts)} starts")
     _, middle, log_width = min(ends)
-    return middle, np.clip(log_width, -MAX_LOG_WIDTH, MAX_LOG_WIDTH)
+    return _bounded(scores, middle, log_width)
 
 
 def _checked_for_fit(
@@ -231,7 +240,7 @@ def fit_logistic(
     """`upper, lower, middle, width` of the `logistic` that brings predictions nearest (least squares) to references.
 
     The curve may fall (`upper` < `lower`); `width` is positive. Where a straight line fits best, a very large width
-    makes it one. `start`, the fit to nearly the same images, spares half of the search.
+    makes it one. `start`, the fit to nearly the same images, is one more place to search from.
 
     Raises:
         ValueError: as `compute_metrics`, fewer than 5 images, or constant predictions or references.
@@ -241,7 +250,7 @@ def fit_logistic(
     scores, mean, deviation = _standardised(predictions)
     starts = FIT_STARTS
     if start is not None:
-        starts = (((start[2] - mean) / deviation, math.log(abs(start[3]) / deviation)), FIT_STARTS[0])
+        starts = (((start[2] - mean) / deviation, math.log(abs(start[3]) / deviation)), *FIT_STARTS)
     middle, log_width = _search(scores, _standardised(references)[0], starts)
     middle, width = mean + deviation * middle, deviation * math.exp(log_width)
     rising = logistic(predictions, 1, 0, middle, width)
@@ -515,8 +524,8 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """`intervals_of` the `bootstrap_samples`; the same for the same seed.
 
-    With fewer than about ten groups the intervals are too narrow. 2,000 images take about 10 seconds of one CPU core,
-    and up to 30 where predictions and references lie on a straight line, which the fits are slowest to reach.
+    With fewer than about ten groups the intervals are too narrow. 2,000 images take about 12 seconds of one CPU core,
+    and up to 35 where predictions and references lie on a straight line, which the fits are slowest to reach.
 
     Raises:
         ValueError: as `bootstrap_samples` and `intervals_of`.
