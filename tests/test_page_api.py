@@ -76,7 +76,7 @@ def test_the_example_of_the_readme_runs(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, *_ = done.stdout.splitlines()
-    assert re.match(r"portrait_clean.png 6\.78\d+ 1\.0\d+ good", first), done.stdout
+    assert re.match(r"portrait_clean.png 6\.23\d+ 2\.2\d+ good", first), done.stdout
 
 
 def test_a_client_scores_compares_filters_labels_and_downloads(make_client, tiny_checkpoint, tmp_path):
