@@ -50,7 +50,8 @@ NATIVE = "--train_crop native --num_eval_patches 6 "
 RUNS = {
     "frozen": NATIVE + "--freeze_backbone --num_train_patches 8 --batch_size 64 --num_epochs 4 --lr_decay_epochs 3 "
     "--learning_rate 4e-5",
-    "fine_tuned": NATIVE + "--num_train_patches 4 --batch_size 32 --num_epochs 6 --lr_decay_epochs 4 --learning_rate 1e-5",
+    "fine_tuned": NATIVE + "--num_train_patches 4 --batch_size 32 --num_epochs 6 --lr_decay_epochs 4 "
+    "--learning_rate 1e-5",
     # Colours are judged over the whole picture, of which a native patch of 128 pixels shows little.
     "embedded": "--train_crop resized --crop_scale 0.3 1 --eval_sampling multiscale --num_eval_patches 9 "
     "--num_train_patches 8 --batch_size 32 --num_epochs 4 --lr_decay_epochs 3 --learning_rate 1e-5",
