@@ -103,8 +103,9 @@ def score_files(args: argparse.Namespace, processes: Processes) -> int:
         if not processes.is_main:
             return 0
         merged = ledger.merge(*how_to_merge)
-    seconds, names = time.monotonic() - started, {as_text(path) for path in paths}
-    return report(args, [row for row in merged if row.scorer == scorer and row.path in names], num_known, seconds)
+    seconds, by_name = time.monotonic() - started, {row.path: row for row in merged if row.scorer == scorer}
+    rows = [by_name[name] for name in map(as_text, paths) if name in by_name]
+    return report(args, rows, num_known, seconds)
 
 
 def _score_share(

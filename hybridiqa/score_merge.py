@@ -27,7 +27,7 @@ def within(inputs: Sequence[str]) -> Callable[[str], bool]:
 def merge_rows(
     stored: Iterable[ScoreRow], added: Iterable[ScoreRow], is_searched: Callable[[str], bool]
 ) -> list[ScoreRow]:
-    """One row an image and scorer, the added ones over the stored ones, sorted by path.
+    """One row an image and scorer, the added ones over the stored ones.
 
     A file that is gone from where the run searched keeps its row, marked as vanished; but where its content has turned
     up under a new name, it was moved, and the row of the new name is the only one.
@@ -48,7 +48,7 @@ def merge_rows(
             rows[key] = replace(row, vanished=True)
     for key in _moved(rows, stored_keys):
         del rows[key]
-    return [rows[key] for key in sorted(rows)]
+    return list(rows.values())
 
 
 def _moved(rows: dict[tuple[str, str], ScoreRow], stored_keys: set[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -314,6 +314,15 @@ def test_errors_are_listed_in_a_file_of_their_own(library, tiny_checkpoint, tmp_
     assert "truncated" in rows[0]["error"]
 
 
+def test_errors_are_in_the_order_of_the_files_whichever_was_found_first(library, tiny_checkpoint, tmp_path):
+    break_two(library)
+    options = ("--output", tmp_path / "scores.csv", "--errors", tmp_path / "errors.csv")
+    assert run(tiny_checkpoint, library / "text.png", *options) == 1
+    assert run(tiny_checkpoint, library, *options) == 1
+    with open(tmp_path / "errors.csv", newline="") as file:
+        assert [Path(row["path"]).name for row in csv.DictReader(file)] == ["cut.jpg", "text.png"]
+
+
 def test_percentiles_are_the_checkpoints_or_the_librarys(library, tiny_checkpoint, tmp_path, capsys):
     model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True)
     model.config.score_quantiles = [-1.0, 0.0, 1.0]
