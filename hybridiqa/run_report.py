@@ -58,7 +58,8 @@ def write_run(
     if not accelerator.is_main_process:
         return results
     results["intervals"] = {
-        name: bootstrap_intervals(predictions[name], split.scores, split.groups) for name, split in scored.items()
+        name: bootstrap_intervals(predictions[name], split.scores, split.groups, args.num_resamples)
+        for name, split in scored.items()
     }
     results["history"] = progress.history
     model.config.score_quantiles = score_quantiles(predictions["validation"])

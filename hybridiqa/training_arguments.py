@@ -24,12 +24,13 @@ COUNTS = (
     "save_total_limit",
     "logging_steps",
     "num_workers",
+    "num_resamples",
 )
 OPTIONAL_COUNTS = ("max_steps", "early_stopping_patience", "num_repeats")
 MAX_PATCHES = 10_000  # that the image processor cuts from an image
 # What may differ when a run goes on: none of it changes what a step computes.
 CHANGEABLE = ("output_dir", "resume", "num_epochs", "early_stopping_patience", "save_total_limit")
-CHANGEABLE += ("report_to", "logging_steps", "num_workers", "device_memory_share", "trust_remote_code")
+CHANGEABLE += ("report_to", "logging_steps", "num_workers", "num_resamples", "device_memory_share", "trust_remote_code")
 CHANGEABLE += ("push_to_hub", "hub_model_id", "hub_private")
 
 
@@ -116,6 +117,7 @@ class TrainingArguments:
     report_to: list[str] = field(
         default_factory=list, metadata={"help": "trackers: tensorboard, trackio, or others that accelerate knows"}
     )
+    num_resamples: int = _option(1000, "of the bootstrap that gives the intervals of the metrics, at the end")
     num_repeats: int | None = _option(
         None, "train on this many random splits by group instead of the given one; median and spread of the metrics"
     )

@@ -59,6 +59,7 @@ class Runs:
         command = [sys.executable, TRAIN, "--dataset", str(self.folder / "prepared"), "--from_scratch", "--resume"]
         command += ["--output_dir", str(self.folder / name / "out"), "--config", str(self.folder / "config")]
         command += ["--num_train_patches", str(NUM_PATCHES), "--num_eval_patches", "1", "--save_steps", "3"]
+        command += ["--num_resamples", "20"]
         command += [
             "--batch_size",
             str(BATCH_SIZE),

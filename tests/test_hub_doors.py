@@ -25,6 +25,7 @@ load_dataset(sys.argv[1]).save_to_disk(sys.argv[2])
 """
 PROGRESS = re.compile(r"\d+%\|")  # a bar
 QUICK = ["--num_epochs", 1, "--num_train_patches", 4, "--num_eval_patches", 2, "--batch_size", 16]
+QUICK += ["--num_resamples", 20]
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ from hybridiqa.loading import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_COPIED = shutil.ignore_patterns(".git", ".*cache", "__pycache__", "recipes", "tests", "*.progress")
-SHORTER = {"train.py": ["--num_epochs", "1", "--num_train_patches", "2", "--num_eval_patches", "2"]}
+SHORTER = {
+    "train.py": ["--num_epochs", "1", "--num_train_patches", "2", "--num_eval_patches", "2", "--num_resamples", "20"]
+}
 
 
 def blocks(language: str, section: str = "") -> list[str]:

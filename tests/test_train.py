@@ -29,6 +29,7 @@ from hybridiqa.patch_sampling import RandomPatches
 from hybridiqa.resident_images import ResidentImages
 from hybridiqa.training import format_metrics, merit
 from hybridiqa.training_arguments import TrainingArguments
+from metrics.iqa.iqa import bootstrap_intervals
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,7 @@ def as_in_a_new_process():
 
 def arguments(prepared: Path, output_dir: Path, *more: str) -> list[str]:
     fixed = ["--num_train_patches", "4", "--num_eval_patches", "1", "--batch_size", "16", "--num_epochs", "2"]
+    fixed += ["--num_resamples", "20"]
     return ["--dataset", str(prepared), "--output_dir", str(output_dir), *fixed, *more]
 
 
@@ -94,6 +96,9 @@ def test_it_learns_to_tell_sharp_from_blurred_and_writes_a_folder_ready_for_the_
     assert len(model.config.score_quantiles) == 21
     rows = predictions(tmp_path / "out")
     assert [row["split"] for row in rows] == ["validation"] * 6 + ["test"] * 6
+    tested = [(float(row["prediction"]), float(row["score"])) for row in rows if row["split"] == "test"]
+    groups = load_from_disk(prepared)["test"]["group"]
+    assert metrics["intervals"]["test"] == bootstrap_intervals(*zip(*tested, strict=True), groups, num_resamples=20)
     sharp = make_picture(80, 72)
     assert model.score(sharp.effect_spread(3)) > model.score(sharp.filter(ImageFilter.GaussianBlur(3)))
 
@@ -207,6 +212,7 @@ def test_a_backbone_folder_is_the_start_and_brings_its_architecture(tmp_path):
         (["--lr_decay_factor", "-3"], "--lr_decay_factor must be at least 0"),
         (["--flip_probability", "7"], "--flip_probability must be 0 to 1"),
         (["--batch_size", "0"], "--batch_size must be at least 1"),
+        (["--num_resamples", "0"], "--num_resamples must be at least 1"),
         (["--ranking_weight", "-1"], "--ranking_weight must be at least 0"),
         (["--ranking_pattern", "a"], "--ranking_pattern goes with --ranking_weight"),
         (["--ranking_weight", "1", "--ranking_pattern", "("], "--ranking_pattern '(' is no regular expression"),

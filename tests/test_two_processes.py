@@ -33,6 +33,7 @@ def run_door(folder: Path, output_dir: Path, *launcher: str) -> str:
     command = [sys.executable, *launcher, TRAIN, "--dataset", str(folder / "prepared"), "--output_dir", str(output_dir)]
     command += ["--config", str(folder / "config"), "--from_scratch", "--freeze_batch_norm", "--mixed_precision", "no"]
     command += ["--num_train_patches", "4", "--num_eval_patches", "1", "--batch_size", "6", "--num_epochs", "1"]
+    command += ["--num_resamples", "20"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([*command, "--num_repeats", "2"], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
