@@ -11,42 +11,68 @@ that they bring is deleted after they leave. Nothing is sent anywhere.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, see score.py
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
 
+from hybridiqa.allowed_hosts import is_loopback, names_of_server
 from hybridiqa.engines import DTYPES_OF_ENGINES, dtype_named
 from hybridiqa.intake import Limits
 from hybridiqa.labelling import LabelFolder
 from hybridiqa.loading import ROOT, first_line, import_optional, silence_libraries
 from hybridiqa.shared_models import SharedModels
+from hybridiqa.uploads import Storage, Uploads
 from hybridiqa.visitors import Visitors
 from hybridiqa.visits import Visit
 
 SECONDS_BETWEEN_SWEEPS = 20
+FOLDER_PREFIX = "hybridiqa-page-"  # of the folder of one server
+LOCK_NAME = "in-use.lock"  # in it, held while that server runs
+MB = 2**20
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens there."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def sweep(visitors: Visitors) -> None:
+def sweep(visitors: Visitors, uploads: Uploads) -> None:
     """Delete what visitors have left, for ever."""
     while True:
         time.sleep(SECONDS_BETWEEN_SWEEPS)
         visitors.expire()
+        uploads.expire()
+
+
+def remove_abandoned_folders(parent: Path) -> None:
+    """Remove the folders of servers that were killed; those that run hold their locks."""
+    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+        is_ours = folder.is_dir() and not folder.is_symlink() and (folder / LOCK_NAME).is_file()
+        if not is_ours or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+            continue
+        try:
+            with FileLock(folder / LOCK_NAME, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (Timeout, OSError):
+            continue
+
+
+@contextmanager
+def folder_of_server() -> Iterator[Path]:
+    """A folder for all that visitors bring, which ends with the program; those of killed ones are removed first."""
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).resolve()
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned_folders(parent)
+    scratch = tempfile.TemporaryDirectory(dir=parent, prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
+    with scratch as folder, FileLock(Path(folder, LOCK_NAME)):
+        yield Path(folder)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -70,13 +96,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_files", type=int, default=Limits.max_files, help="pictures a visitor (default 2000)")
     parser.add_argument("--max_file_mb", type=int, default=256, help="of one uploaded file, a zip, too (default 256)")
     parser.add_argument("--max_mb", type=int, default=2048, help="that one visitor uploads (default 2048)")
+    parser.add_argument("--max_total_mb", type=int, help="of all visitors together (default: four times --max_mb)")
+    parser.add_argument("--max_visitors", type=int, default=1000, help="at a time (default 1000)")
+    parser.add_argument(
+        "--allowed_hosts",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="further names under which the page is reached, of a proxy, say (default: those of this machine)",
+    )
     parser.add_argument(
         "--keep_minutes", type=float, default=60, help="for which a closed page can be opened again (default 60)"
     )
     return parser.parse_args(argv)
 
 
-def make_visitors(args: argparse.Namespace, is_local: bool, folder: Path) -> Visitors:
+def make_visitors(args: argparse.Namespace, is_local: bool, folder: Path, uploads: Uploads) -> Visitors:
     """The visitors' room, below `folder`, with the model that scores.
 
     Raises:
@@ -91,9 +126,13 @@ def make_visitors(args: argparse.Namespace, is_local: bool, folder: Path) -> Vis
         revision=args.model_revision,
         trust_remote_code=args.trust_remote_code,
     )
-    limits = Limits(args.max_files, args.max_mb * 2**20)
+    limits = Limits(args.max_files, args.max_mb * MB)
     labels = LabelFolder(args.labels) if is_local else None
-    return Visitors(folder / "visitors", lambda new: Visit(new, models, limits, labels), 60 * args.keep_minutes)
+
+    def make_visit(new: Path) -> Visit:
+        return Visit(new, models, limits, uploads, labels, is_hosted=not is_local)
+
+    return Visitors(folder / "visitors", make_visit, 60 * args.keep_minutes, args.max_visitors)
 
 
 def serve(args: argparse.Namespace, folder: Path) -> None:
@@ -104,17 +143,27 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     """
     import_optional("gradio", "pip install gradio==6.31.0")
     from hybridiqa.page import Page, page_options
+    from hybridiqa.page_routes import accept_uploads_alone, keep_uploads_apart, middleware, routes
 
+    names = names_of_server(args.host, args.allowed_hosts)
     is_local = is_loopback(args.host) and "SPACE_ID" not in os.environ
-    visitors = make_visitors(args, is_local, folder)
-    threading.Thread(target=sweep, args=(visitors,), daemon=True).start()
-    page = Page(visitors, is_local).build(delete_after=int(60 * args.keep_minutes))
+    storage = Storage((args.max_total_mb or 4 * args.max_mb) * MB)
+    uploads = Uploads(folder / "uploads", storage, args.max_mb * MB)
+    visitors = make_visitors(args, is_local, folder, uploads)
+    threading.Thread(target=sweep, args=(visitors, uploads), daemon=True).start()
+    page = Page(visitors, is_local).build()
+    accept_uploads_alone(page, uploads)
     try:
         _, address, _ = page.launch(
-            server_name=args.host, server_port=args.port, max_file_size=args.max_file_mb * 2**20, **page_options()
+            server_name=args.host,
+            server_port=args.port,
+            max_file_size=args.max_file_mb * MB,
+            app_kwargs={"middleware": middleware(names, uploads), "routes": routes(visitors)},
+            **page_options(),
         )
     except OSError as error:
         raise ValueError(f"cannot serve the page: {first_line(error)}") from error
+    keep_uploads_apart(page, uploads)
     print(f"the page is at {address}", flush=True)
     page.block_thread()
 
@@ -123,11 +172,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted then, too
-    parent = os.environ.get("GRADIO_TEMP_DIR") or None
-    with tempfile.TemporaryDirectory(dir=parent, prefix="hybridiqa-page-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # all that is uploaded ends with this program
+    with folder_of_server() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # all that is uploaded ends with this program
         try:
-            serve(args, Path(folder))
+            serve(args, folder)
         except ValueError as error:
             print(f"app.py: {error}", file=sys.stderr)
             return 2

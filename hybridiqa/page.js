@@ -50,11 +50,11 @@ window.hybridiqa = (() => {
   function label(element, trigger, watch) {
     let isBusy = false; // until the next picture is there, so that no key can hit a picture unseen
     const choose = (button) => {
-      const content = element.querySelector(".label").dataset.content;
+      const picture = element.querySelector(".label").dataset.picture;
       const choice = button.dataset.choice;
-      if (isBusy || (!content && choice !== "undo")) return;
+      if (isBusy || (!picture && choice !== "undo")) return;
       isBusy = true;
-      trigger("click", { content, choice });
+      trigger("click", { picture, choice });
     };
     element.addEventListener("click", (event) => {
       const button = event.target.closest("button");

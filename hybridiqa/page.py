@@ -16,7 +16,7 @@ from gradio.data_classes import ListFiles
 
 from hybridiqa.files import has_image_suffix, path_of
 from hybridiqa.loading import UntrustedCodeError
-from hybridiqa.page_api import SCORING_SLOTS, add_api, with_errors
+from hybridiqa.page_api import SCORING_SLOTS, add_api, uploads_with_names, with_errors
 from hybridiqa.page_fragments import (
     choose_label,
     compare_html,
@@ -68,7 +68,7 @@ HOSTED = "What you upload is for you alone, and is deleted after you leave."
 
 def _with_names(payload: ListFiles | None) -> list[tuple[Path, str]]:
     """What was uploaded, each file with its name at its owner's."""
-    return [(Path(file.path), file.orig_name or Path(file.path).name) for file in payload or []]
+    return uploads_with_names(file.model_dump() for file in payload or [])
 
 
 def _pictures_with_names(payload: ListFiles | None) -> list[tuple[Path, str]]:
@@ -182,7 +182,7 @@ class Page:
     def _label(self, order: str, event: gr.EventData, request: gr.Request) -> str:
         visit = self._visit(request)
         try:
-            message = choose_label(visit, order, event._data["choice"], event._data["content"])
+            message = choose_label(visit, order, event._data["choice"], event._data["picture"])
         except ValueError as error:
             message = str(error)
         return self._with_mark(label_html(visit, order, message))
@@ -222,13 +222,9 @@ class Page:
 
     # how it is put together
 
-    def build(self, delete_after: int) -> gr.Blocks:
-        """The page.
-
-        Args:
-            delete_after: seconds after which Gradio deletes what it keeps of uploads.
-        """
-        blocks = gr.Blocks(title="hybridIQA", analytics_enabled=False, delete_cache=(60, delete_after), fill_width=True)
+    def build(self) -> gr.Blocks:
+        """The page."""
+        blocks = gr.Blocks(title="hybridIQA", analytics_enabled=False, fill_width=True)
         with blocks:
             self._build_input()
             with gr.Tab("Gallery"):
@@ -391,4 +387,5 @@ def page_options() -> dict:
         "quiet": True,
         "prevent_thread_lock": True,
         "share": False,  # which would send all pictures through somebody else's server
+        "run_history": False,  # which would keep what was asked and answered in the browser
     }

@@ -10,7 +10,7 @@ One client is one visitor: what it sent stays until it leaves.
 
 import html
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ def with_errors(function: Callable, is_html: bool = False) -> Callable:
     return called
 
 
+def uploads_with_names(files: Iterable[dict]) -> list[tuple[Path, str]]:
+    """Return the path of each uploaded file, with its name at its owner's."""
+    return [(Path(file["path"]), file.get("orig_name") or Path(file["path"]).name) for file in files]
+
+
 class PageApi:
     """The functions; each finds the visit of the client that calls."""
 
@@ -67,7 +72,7 @@ class PageApi:
         percentile (0-100), word, width and height (pixels), error.
         """
         visit = self._visit(request)
-        visit.add_files([(Path(file["path"]), file["orig_name"] or Path(file["path"]).name) for file in pictures])
+        visit.add_files(uploads_with_names(pictures))
         while visit.unscored():
             for _ in visit.score():
                 pass
@@ -117,7 +122,7 @@ class PageApi:
     def label(self, name: str, choice: str, request: gr.Request) -> str:
         """Put a picture into a bin: Artifact/1 ... Artifact/5, Perfect/1 ... Perfect/5, 8, 9, or skip."""
         visit = self._visit(request)
-        return choose_label(visit, ORDERS[0], choice, visit.picture(name).content_hash)
+        return choose_label(visit, ORDERS[0], choice, visit.picture(name).id)
 
     def undo_label(self, request: gr.Request) -> str:
         """Take back the last label."""

@@ -184,8 +184,8 @@ def label_message(visit: Visit, label: Label, name: str) -> str:
     )
 
 
-def choose_label(visit: Visit, order: str, choice: str, content: str) -> str:
-    """Label the picture of that content, or undo the last label; what is to be said of it.
+def choose_label(visit: Visit, order: str, choice: str, picture_id: str) -> str:
+    """Label the picture of that id, or undo the last label; what is to be said of it.
 
     Raises:
         ValueError: it cannot be done.
@@ -196,9 +196,9 @@ def choose_label(visit: Visit, order: str, choice: str, content: str) -> str:
             return "There is nothing to undo."
         picture = visit.by_content.get(label.content_hash)
         return f"Taken back: {picture.short_name if picture else label.file}, {title_of(label.choice)}."
-    if content not in visit.by_content:
+    if picture_id not in visit.by_id:
         raise ValueError("that picture is no longer here")
-    picture = visit.by_content[content]
+    picture = visit.by_id[picture_id]
     return label_message(visit, visit.labels.choose(picture.path, picture.name, choice), picture.short_name)
 
 
@@ -220,7 +220,7 @@ def label_html(visit: Visit, order: str, message: str = "") -> str:
         picture=path,
         alternative=f"To be labelled: {_short(waiting[0].name)}" if waiting else "",
         reason=reason,
-        content=waiting[0].content_hash if waiting else None,
+        picture_id=waiting[0].id if waiting else None,
         following=_shown(visit, waiting[1])[0] if len(waiting) > 1 else None,
         progress=f"{num_labelled} labelled · {counts[SKIPPED]} skipped · {len(waiting)} to go",
         message=message,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from PIL import Image
 
@@ -23,6 +24,7 @@ NUM_HANDS = 2  # threads that score: one decodes a picture while the other's is 
 NUM_AHEAD = 2  # pictures that each visitor may have waiting for a hand, so that all get their turn
 MAX_NAME_LENGTH = 200  # so that every file system and the Hub can be asked for it
 MAX_OTHER_MODELS = 2  # kept besides the default
+MAX_LOADS = 2  # models that are being loaded at a time
 
 
 class SharedModel:
@@ -67,6 +69,13 @@ class SharedModel:
         return self.engine.image_processor.patch_boxes(width, height)
 
 
+class _Loading:
+    """A model's turn to be loaded."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
 class SharedModels:
     """The default model and a few others, and the hands that score with them.
 
@@ -96,6 +105,8 @@ class SharedModels:
         self.default = SharedModel(title, load_engine(default, **self.options, **default_options))
         self.others: OrderedDict[tuple[str, str | None], SharedModel] = OrderedDict()  # the last used is the last
         self.lock = threading.Lock()
+        self.loads = threading.Semaphore(MAX_LOADS)
+        self.loading: WeakValueDictionary[tuple[str, str | None], _Loading] = WeakValueDictionary()
         self.hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="scoring")
 
     def load(self, name: str, revision: str | None = None, trust_remote_code: bool = False) -> SharedModel:
@@ -119,13 +130,21 @@ class SharedModels:
             )
         key = (name, revision)
         with self.lock:
-            if key not in self.others:
+            if key in self.others:
+                self.others.move_to_end(key)
+                return self.others[key]
+            loading = self.loading.setdefault(key, _Loading())
+        with loading.lock, self.loads:  # scoring goes on, and so does whoever wants a model that is there
+            model = self.others.get(key)
+            if model is None:
                 engine = load_engine(name, revision=revision, trust_remote_code=trust_remote_code, **self.options)
-                self.others[key] = SharedModel(f"{name} @ {revision}" if revision else name, engine)
+                model = SharedModel(f"{name} @ {revision}" if revision else name, engine)
+        with self.lock:
+            self.others[key] = model
             self.others.move_to_end(key)
             while len(self.others) > MAX_OTHER_MODELS:
                 self.others.popitem(last=False)
-            return self.others[key]
+        return model
 
     def score_all(self, tasks: Iterable[Callable[[], Any]]) -> Iterator[Any]:
         """Do the tasks, each of which scores one picture; what they return, in their order.

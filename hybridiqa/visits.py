@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from hybridiqa.score_report import best_first
 from hybridiqa.score_store import ScoreRow, write_scores
 from hybridiqa.scoring import ScoredSource
 from hybridiqa.shared_models import SharedModel, SharedModels
+from hybridiqa.uploads import Uploads
 
 NUM_SHOWN = 120  # pictures of a gallery; more at a click
 THUMBNAIL_SIZE = 384  # pixels of the longer side; a page shows about 190, and phones have finer pixels
@@ -63,14 +63,26 @@ class Visit(Intake):
     """One visitor's pictures and scores; its files lie in a folder of its own, which ends with it.
 
     Args:
-        folder: new, for this visit alone.
+        folder: for this visit alone; it is made with the first picture.
         models: scores with its default, until `use` is called.
         limits: of what is uploaded.
+        uploads: from where files are taken.
         labels: where labelled pictures are copied to; by default the visit's own folder.
+        is_hosted: the visitor does not own this machine, and is not told what says something about files.
     """
 
-    def __init__(self, folder: Path, models: SharedModels, limits: Limits, labels: LabelFolder | None = None):
-        super().__init__(folder, limits)
+    def __init__(
+        self,
+        folder: Path,
+        models: SharedModels,
+        limits: Limits,
+        uploads: Uploads,
+        labels: LabelFolder | None = None,
+        is_hosted: bool = False,
+    ):
+        super().__init__(folder, limits, uploads)
+        self.is_hosted = is_hosted
+        self.shown: set[Path] = set()  # files that the visitor's browser or program may fetch
         self.models, self.model = models, models.default
         self.results: dict[tuple[str, str], ScoredSource] = {}  # by scorer and content
         self.filter = Filter()
@@ -78,8 +90,6 @@ class Visit(Intake):
         self.scoring = threading.Lock()  # held while this visitor's pictures are scored
         self.is_stopped = False
         self.on_screen: tuple[str, Picture] | None = None  # to be labelled, in which order
-        for name in ("shown", "made"):
-            (folder / name).mkdir()
         self.are_labels_ours = labels is None  # they end with the visit
         self.labels = labels or LabelFolder(folder / "labels")
 
@@ -128,7 +138,8 @@ class Visit(Intake):
     def _task(self, model: SharedModel, picture: Picture) -> Callable[[], None]:
         def score() -> None:
             def keep_thumbnail(decoded: Image.Image) -> None:
-                self.thumbnail_path(picture).write_bytes(encode_thumbnail(decoded, THUMBNAIL_SIZE))
+                thumbnail = encode_thumbnail(decoded, THUMBNAIL_SIZE)
+                self.place("shown", _thumbnail_name(picture)).write_bytes(thumbnail)
 
             result = model.score(picture.name, picture.path, keep_thumbnail)
             self.results[model.scorer, picture.content_hash] = result
@@ -145,7 +156,17 @@ class Visit(Intake):
         """The rows that the filter keeps, best first."""
         return [row for row in best_first(self.rows()) if self.filter.keeps(row)]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be lost with this visit."""
+        return not self.pictures and not self.refused and self.model is self.models.default
+
     # showing
+
+    def _show(self, path: Path) -> Path:
+        """Return the file, which may be fetched from here on."""
+        self.shown.add(path)
+        return path
 
     def row(self, name: str) -> ScoreRow:
         """The row of a picture that has a score. Raises ValueError for any other."""
@@ -161,7 +182,7 @@ class Visit(Intake):
 
     def thumbnail_path(self, picture: Picture) -> Path:
         """Where its thumbnail lies, once it was decoded."""
-        return self.folder / "shown" / f"{picture.content_hash}.webp"
+        return self._show(self.folder / "shown" / _thumbnail_name(picture))
 
     def shown_path(self, picture: Picture) -> Path:
         """A file that a browser shows with the picture's own pixels: itself, or a PNG of it.
@@ -170,14 +191,14 @@ class Visit(Intake):
             ValueError: it cannot be read.
         """
         if picture.path.suffix in SUFFIXES_SHOWN and _format_of(picture.path) in FORMATS_SHOWN:
-            return picture.path
-        path = self.folder / "shown" / f"{picture.content_hash}.png"
+            return self._show(picture.path)
+        path = self.place("shown", f"{picture.id}.png")
         if not path.exists():
             try:
                 _save(load_image(picture.path), path)
             except ValueError as error:
                 raise ValueError(str(error).removeprefix(f"cannot read {picture.path}: ")) from error
-        return path
+        return self._show(path)
 
     def detail(self, name: str) -> Detail:
         """The map of a picture's patches, and its worst and best patch as they are.
@@ -186,15 +207,16 @@ class Visit(Intake):
             ValueError: a picture that has no score.
         """
         picture, scores = self.picture(name), self.patch_scores(name)
-        stem = f"{picture.content_hash}-{hash_of(self.model.scorer.encode())}"
-        map_path, worst, best = (self.folder / "shown" / f"{stem}-{part}.png" for part in ("map", "worst", "best"))
+        stem = f"{picture.id}-{hash_of(self.model.scorer.encode())}"
+        map_path, worst, best = (self.place("shown", f"{stem}-{part}.png") for part in ("map", "worst", "best"))
         if not map_path.exists():
             image = load_image(picture.path)
             boxes = self.model.patch_boxes(*image.size)
             for path, score in ((worst, min(scores)), (best, max(scores))):
                 _save(crop_patch(image, boxes[scores.index(score)]), path)
             _save(draw_over_picture(image, boxes, scores, self.model.score_range), map_path)
-        return Detail(map_path, *((worst, best) if len(scores) > 1 else (None, None)))
+        parts = (self._show(worst), self._show(best)) if len(scores) > 1 else (None, None)
+        return Detail(self._show(map_path), *parts)
 
     # labelling
 
@@ -228,10 +250,10 @@ class Visit(Intake):
     # taking away
 
     def write_csv(self) -> Path:
-        """All rows, as `score.py` writes them."""
-        path = self.folder / "made" / "scores.csv"
-        write_scores(path, self.rows())
-        return path
+        """All rows, as `score.py` writes them; on a hosted page without the hash of the files' bytes."""
+        path, rows = self.place("made", "scores.csv"), self.rows()
+        write_scores(path, [replace(row, content_hash=None) for row in rows] if self.is_hosted else rows)
+        return self._show(path)
 
     def write_kept(self) -> Path:
         """A zip of the pictures that the filter keeps, each the very bytes that were brought.
@@ -249,7 +271,7 @@ class Visit(Intake):
         files: dict[str, Path] = {}  # by their names in the zip
         for row in kept:
             files[free_name(_name_in_zip(row.path.removeprefix(root)), files)] = self.picture(row.path).path
-        return _write_zip(self.folder / "made" / "kept.zip", files)
+        return self._show(_write_zip(self.place("made", "kept.zip"), files))
 
     def write_labels(self) -> Path:
         """A zip of the labelled pictures, in their folders.
@@ -260,12 +282,16 @@ class Visit(Intake):
         files = {path.relative_to(self.labels.folder).as_posix(): path for path in self.labels.files()}
         if not files:
             raise ValueError("no picture is labelled yet")
-        return _write_zip(self.folder / "made" / "labelled.zip", files)
+        return self._show(_write_zip(self.place("made", "labelled.zip"), files))
 
     def remove(self) -> None:
         """Delete all files of this visit; pictures that were linked stay where they are."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().remove()
+
+
+def _thumbnail_name(picture: Picture) -> str:
+    return f"{picture.id}.webp"
 
 
 def _format_of(path: Path) -> str | None:

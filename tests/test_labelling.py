@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_visits import FIVE, NAMES, bring, score_all
+from test_visits import FIVE, NAMES, bring, make_visit, score_all
 
 from hybridiqa.dataset_formats import read_hybrid_folder
 from hybridiqa.dataset_loading import load_prepared
 from hybridiqa.files import content_hash, hash_of
-from hybridiqa.intake import Limits
 from hybridiqa.labelling import CHOICES, LABEL_BINS, ORDERS, RECORD_NAME, SKIPPED, LabelFolder, in_order, score_of_bin
 from hybridiqa.loading import ROOT
 from hybridiqa.shared_models import SharedModels
-from hybridiqa.visits import Visit
 
 SCORES = {
     **{f"Artifact/{number}": number for number in range(1, 6)},
@@ -281,7 +279,7 @@ def test_another_order_is_refused():
 
 
 def test_a_visitors_next_picture_stays_until_it_is_labelled_and_comes_back_with_undo(tiny_checkpoint, tmp_path):
-    visit = bring(Visit(tmp_path / "visit", SharedModels(tiny_checkpoint), Limits()), [*FIVE, ("broken.png", b"x")])
+    visit = bring(make_visit(tmp_path / "visit", SharedModels(tiny_checkpoint)), [*FIVE, ("broken.png", b"x")])
     assert len(visit.to_label("spread")) == 6  # nothing is known yet
     first = next(picture for picture in visit.to_label("spread") if picture.name in NAMES)
     visit.labels.choose(visit.picture("broken.png").path, "broken.png", SKIPPED)
@@ -300,7 +298,7 @@ def test_a_visitors_next_picture_stays_until_it_is_labelled_and_comes_back_with_
 
 
 def test_a_visitor_is_not_asked_about_what_cannot_be_read(tiny_checkpoint, tmp_path):
-    visit = bring(Visit(tmp_path / "visit", SharedModels(tiny_checkpoint), Limits()), [*FIVE, ("broken.png", b"x")])
+    visit = bring(make_visit(tmp_path / "visit", SharedModels(tiny_checkpoint)), [*FIVE, ("broken.png", b"x")])
     score_all(visit)
     for order in ORDERS:
         assert sorted(picture.name for picture in visit.to_label(order)) == NAMES

@@ -108,14 +108,14 @@ class Visitor:
 
     def content(self) -> str:
         """Of the picture that is to be labelled."""
-        return self.tab.locator(".label").get_attribute("data-content")
+        return self.tab.locator(".label").get_attribute("data-picture")
 
     def press(self, key: str) -> str:
         """Press a key on the label view, and wait for the next picture; what the page says."""
         before = self.content()
         self.tab.keyboard.press(key)
         self.tab.wait_for_function(
-            "before => document.querySelector('.label').dataset.content !== before", arg=before, timeout=SLOW
+            "before => document.querySelector('.label').dataset.picture !== before", arg=before, timeout=SLOW
         )
         return self.tab.locator(".label [role=status]").inner_text()
 

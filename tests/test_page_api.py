@@ -235,10 +235,7 @@ def test_a_hosted_page_has_no_way_to_the_folders_of_its_machine():
     need("gradio")
     from hybridiqa.page import Page
 
-    names = [
-        {function.name for function in Page(None, is_local).build(delete_after=60).fns.values()}
-        for is_local in (True, False)
-    ]
+    names = [{function.name for function in Page(None, is_local).build().fns.values()} for is_local in (True, False)]
     assert names[0] - names[1] == {"_add_folder"}
 
 

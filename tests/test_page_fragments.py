@@ -13,9 +13,8 @@ import pytest
 from conftest import make_picture
 from nasty_inputs import encode
 from PIL import Image, ImageChops
-from test_visits import FIVE, NAMES, PICTURES, bring, score_all, zip_of
+from test_visits import FIVE, NAMES, PICTURES, bring, make_visit, score_all, zip_of
 
-from hybridiqa.intake import Limits
 from hybridiqa.labelling import CHOICES, SKIPPED
 from hybridiqa.loading import load_model
 from hybridiqa.page_fragments import (
@@ -85,7 +84,7 @@ def models(tiny_checkpoint) -> SharedModels:
 
 @pytest.fixture
 def visit(models, tmp_path) -> Visit:
-    return Visit(tmp_path / "visit", models, Limits())
+    return make_visit(tmp_path / "visit", models)
 
 
 @pytest.fixture
@@ -102,21 +101,21 @@ def pages_of(visit: Visit, names: list[str]) -> dict[str, Page]:
     score_all(bring(visit, list(zip(names, PICTURES, strict=True))))
     bring(visit, [(f"{names[0]}.zip", zip_of((f"../{names[1]}", b""))), (f"{names[2]}.zip", b"x"), (names[3], b"<b>")])
     score_all(visit)
-    content = visit.next_to_label("random")[0].content_hash
+    picture = visit.next_to_label("random")[0].id
     pages = {
         "status": status_html(visit),
         "failures": failures_html(visit),
         "gallery": gallery_html(visit, 120),
         "detail": detail_html(visit, visit.kept()[1].path),
         "compare": compare_html(visit, names),
-        "label": label_html(visit, "random", choose_label(visit, "random", "Artifact/3", content)),
+        "label": label_html(visit, "random", choose_label(visit, "random", "Artifact/3", picture)),
     }
     return {kind: Page(html) for kind, html in pages.items()}
 
 
 def test_hostile_names_are_shown_and_change_nothing_else(models, tmp_path):
-    plain = pages_of(Visit(tmp_path / "plain", models, Limits()), NAMES)
-    hostile = pages_of(Visit(tmp_path / "hostile", models, Limits()), HOSTILE)
+    plain = pages_of(make_visit(tmp_path / "plain", models), NAMES)
+    hostile = pages_of(make_visit(tmp_path / "hostile", models), HOSTILE)
     for kind, page in hostile.items():
         assert page.structure == plain[kind].structure, kind
         assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
@@ -314,7 +313,7 @@ def test_the_score_of_a_picture_is_told_after_the_choice_alone(visit):
     picture = visit.next_to_label("random")[0]
     say(visit, picture.name, score=6.54, score_std=0.32)
     assert label_html(visit, "random") == before
-    message = choose_label(visit, "random", "Perfect/2", picture.content_hash)
+    message = choose_label(visit, "random", "Perfect/2", picture.id)
     assert message == f"{picture.name}: Perfect 2 (score 4). The model says 6.54 (good), spread 0.32."
     page = Page(label_html(visit, "random", message))
     assert message in page.text and "1 labelled · 0 skipped · 4 to go" in page.text
@@ -325,10 +324,10 @@ def test_labelling_tells_what_was_done_and_what_cannot_be(visit):
     first, second = bring(visit, FIVE[:2]).next_to_label("random")
     assert choose_label(visit, "random", UNDO, "") == "There is nothing to undo."
     not_scored = f"{first.name}: Artifact 1 (score 1). The model has not scored it yet."
-    assert choose_label(visit, "random", "Artifact/1", first.content_hash) == not_scored
-    assert choose_label(visit, "random", SKIPPED, second.content_hash).startswith(f"{second.name}: ")
+    assert choose_label(visit, "random", "Artifact/1", first.id) == not_scored
+    assert choose_label(visit, "random", SKIPPED, second.id).startswith(f"{second.name}: ")
     assert "All pictures are labelled." in label_html(visit, "random")
     assert choose_label(visit, "random", UNDO, "").startswith(f"Taken back: {second.name}, ")
-    assert Page(label_html(visit, "random")).all("div", "data-content") == [second.content_hash]
+    assert Page(label_html(visit, "random")).all("div", "data-picture") == [second.id]
     with pytest.raises(ValueError, match="that picture is no longer here"):
-        choose_label(visit, "random", "8", "another content")
+        choose_label(visit, "random", "8", "another picture")

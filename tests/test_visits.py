@@ -2,8 +2,10 @@
 
 import io
 import shutil
+import threading
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +15,14 @@ from conftest import make_picture, make_tiny_model
 from nasty_inputs import encode
 from test_files import write_zip
 
+from hybridiqa.engines import load_engine
 from hybridiqa.files import hash_of
 from hybridiqa.intake import Limits
 from hybridiqa.loading import load_model
+from hybridiqa.score_store import read_scores
 from hybridiqa.shared_models import MAX_OTHER_MODELS, NUM_AHEAD, SharedModels
-from hybridiqa.visitors import MAX_IDLE_SECONDS, Visitors
+from hybridiqa.uploads import NOT_UPLOADED, BusyError, Storage, Uploads
+from hybridiqa.visitors import EMPTY_SECONDS, MAX_IDLE_SECONDS, Visitors
 from hybridiqa.visits import Filter, Visit
 
 PICTURES = [encode("PNG", make_picture(seed=seed)) for seed in range(5)]
@@ -38,18 +43,33 @@ def other_checkpoint(tmp_path_factory) -> str:
     return str(folder)
 
 
+def make_visit(folder: Path, models: SharedModels, limits: Limits | None = None, **options) -> Visit:
+    """A visit whose uploads wait beside its folder."""
+    uploads = Uploads(folder.parent / "uploads", Storage(2**30), 2**30)
+    return Visit(folder, models, limits or Limits(), uploads, **options)
+
+
 @pytest.fixture
 def visit(models, tmp_path) -> Visit:
-    return Visit(tmp_path / "visit", models, Limits())
+    return make_visit(tmp_path / "visit", models)
+
+
+def upload(uploads: Uploads, *contents: bytes) -> list[Path]:
+    """What arrives at the server, each in a folder of its own."""
+    paths = []
+    for data in contents:
+        paths.append(uploads.new_folder() / "sha" / "name")
+        paths[-1].parent.mkdir(parents=True)
+        paths[-1].write_bytes(data)
+        uploads.reserve(len(data))
+    uploads.add_all(paths)
+    return paths
 
 
 def bring(visit: Visit, files: Sequence[tuple[str, bytes]]) -> Visit:
-    """Upload files of these names and contents; the server keeps each under a name of its own."""
-    server_dir = visit.folder.parent / "uploads"
-    server_dir.mkdir(exist_ok=True)
-    for _, data in files:
-        (server_dir / hash_of(data)).write_bytes(data)
-    visit.add_files([(server_dir / hash_of(data), name) for name, data in files])
+    """Upload files of these names and contents."""
+    paths = upload(visit.uploads, *(data for _, data in files))
+    visit.add_files([(path, name) for path, (name, _) in zip(paths, files, strict=True)])
     return visit
 
 
@@ -136,23 +156,23 @@ def test_a_file_that_is_no_picture_gets_a_reason_and_no_score(visit, name, data,
     ],
 )
 def test_a_refused_zip_is_named_as_its_owner_names_it_and_leaves_nothing(models, tmp_path, data, reason):
-    visit = Visit(tmp_path / "visit", models, Limits(max_files=3, max_bytes=2**20))
+    visit = make_visit(tmp_path / "visit", models, Limits(max_files=3, max_bytes=2**20))
     bring(visit, [("My holiday.zip", data)])
     [row] = visit.rows()
     assert row.path == "My holiday.zip" and row.score is None and reason in row.error
-    assert str(tmp_path) not in row.error and hash_of(data) not in row.error
-    assert files_in(tmp_path) == [tmp_path / "uploads" / hash_of(data)]  # nor anything in the visit's folder
+    assert str(tmp_path) not in row.error
+    assert not files_in(tmp_path)  # neither the upload nor anything in the visit's folder
     bring(visit, [("a.png", PICTURES[0])])  # and the visit goes on
     visit.add_files([(tmp_path / "uploads/gone", "gone.zip"), (tmp_path / "uploads/gone", "gone.png")])
     assert list(visit.pictures) == ["a.png"] and str(tmp_path) not in str([row.error for row in visit.refused[1:]])
 
 
 def test_no_more_pictures_are_taken_than_are_accepted(models, tmp_path):
-    visit = bring(Visit(tmp_path / "few", models, Limits(max_files=3)), FIVE)
+    visit = bring(make_visit(tmp_path / "few", models, Limits(max_files=3)), FIVE)
     assert list(visit.pictures) == NAMES[:3] and [row.path for row in visit.refused] == NAMES[3:]
     assert {row.error for row in visit.refused} == {"at most 3 pictures are accepted at a time"}
     size = sum(map(len, PICTURES[:2]))
-    visit = bring(Visit(tmp_path / "small", models, Limits(max_bytes=size)), FIVE)
+    visit = bring(make_visit(tmp_path / "small", models, Limits(max_bytes=size)), FIVE)
     assert list(visit.pictures) == NAMES[:2] and visit.num_bytes == size
     assert {row.error for row in visit.refused} == {f"at most {size // 2**20} MB are accepted in all"}
 
@@ -162,20 +182,21 @@ def test_a_folder_of_this_machine_is_linked_to_and_not_counted(models, tmp_path)
     (source / "deep").mkdir(parents=True)
     for name, data in (("a.png", PICTURES[0]), ("deep/b.png", PICTURES[1]), (".c.png", PICTURES[2]), ("n.txt", b"")):
         (source / name).write_bytes(data)
-    visit = Visit(tmp_path / "visit", models, Limits(max_bytes=1))
+    visit = make_visit(tmp_path / "visit", models, Limits(max_bytes=1))
+    visit.folder.mkdir()
     for folder, reason in ((tmp_path / "nowhere", "there is no folder"), (visit.folder, "no pictures in the folder")):
         with pytest.raises(ValueError, match=f"{reason} {folder}"):
             visit.add_folder(folder)
     visit.add_folder(source)
     assert list(visit.pictures) == [str(source / "a.png"), str(source / "deep/b.png")]
     assert all(picture.path.is_symlink() for picture in visit.pictures.values())
-    assert visit.num_bytes == 0 and not visit.uploads
+    assert visit.num_bytes == visit.uploads.storage.num_bytes == 0
     score_all(visit)
     names = zipfile.ZipFile(visit.write_kept()).namelist()
     assert sorted(names) == ["a.png", "deep/b.png"]
     visit.remove()
     assert not visit.folder.exists() and len(files_in(source)) == 4
-    visit = Visit(tmp_path / "visit", models, Limits(max_files=1))
+    visit = make_visit(tmp_path / "visit", models, Limits(max_files=1))
     visit.add_folder(source)
     [row] = visit.refused
     assert (row.path, len(visit.pictures)) == (str(source), 1) and "1 of its 2 pictures are left out" in row.error
@@ -239,7 +260,8 @@ def clock(monkeypatch) -> SimpleNamespace:
 
 @pytest.fixture
 def visitors(models, tmp_path, clock) -> Visitors:
-    return Visitors(tmp_path / "visits", lambda folder: Visit(folder, models, Limits()), keep_seconds=60)
+    uploads = Uploads(tmp_path / "uploads", Storage(2**30), 2**30)
+    return Visitors(tmp_path / "visits", lambda folder: Visit(folder, models, Limits(), uploads), keep_seconds=60)
 
 
 def test_a_key_leads_back_to_its_visit_and_a_wrong_one_begins_another(visitors):
@@ -278,7 +300,7 @@ def test_a_tab_whose_connection_broke_finds_its_visit_again(visitors):
 
 
 def test_a_tab_that_never_says_that_it_leaves_is_forgotten_after_hours(visitors, clock):
-    visit = visitors.of("tab")
+    visit = bring(visitors.of("tab"), FIVE)
     for seconds, is_there in ((MAX_IDLE_SECONDS, True), (1, False)):
         clock.now += seconds
         visitors.expire()
@@ -286,16 +308,191 @@ def test_a_tab_that_never_says_that_it_leaves_is_forgotten_after_hours(visitors,
     assert visitors.of("tab") is not visit
 
 
-def test_deleting_a_visit_leaves_what_another_uploaded_too(visitors):
+def test_deleting_a_visit_leaves_what_another_uploaded_too(visitors, tmp_path):
     first = bring(visitors.of("first"), [("a.png", PICTURES[0]), ("b.png", PICTURES[1])])
     second = bring(visitors.of("second"), [("c.png", PICTURES[1])])
     visitors.delete("first")
     visitors.delete("nobody")
-    shared = visitors.folder / "uploads" / hash_of(PICTURES[1])
-    assert not first.folder.exists() and files_in(visitors.folder / "uploads") == [shared]
+    assert not first.folder.exists() and files_in(tmp_path) == [second.picture("c.png").path]
     assert second.picture("c.png").path.read_bytes() == PICTURES[1] and visitors.of("first") is not first
     visitors.delete("second")
-    assert not files_in(visitors.folder)
+    assert not files_in(tmp_path) and second.uploads.storage.num_bytes == 0
+
+
+def test_only_an_upload_is_taken_in_and_nothing_else_is_touched(visit, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(PICTURES[0])
+    real = upload(visit.uploads, PICTURES[1])[0]
+    link, folder = real.with_name("link"), real.with_name("folder")
+    link.symlink_to(secret)
+    folder.mkdir()
+    unnamed = real.with_name("never named")
+    unnamed.write_bytes(PICTURES[2])
+    paths = [
+        secret,
+        Path("/etc/passwd"),
+        link,
+        folder,
+        unnamed,
+        real.parent / "../sha/name",
+        Path("name"),
+        Path("/dev/zero"),
+    ]
+    visit.add_files([(path, name) for path in paths for name in ("s.png", "s.zip")])
+    assert not visit.pictures and {row.error for row in visit.refused} == {NOT_UPLOADED}
+    visit.remove()
+    assert secret.read_bytes() == PICTURES[0] and unnamed.exists() and real.exists() and link.is_symlink()
+
+
+def test_an_upload_that_was_made_a_link_is_refused(visit, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(PICTURES[0])
+    for make in (lambda path: path.symlink_to(secret), Path.mkdir):
+        [path] = upload(visit.uploads, PICTURES[1])
+        path.unlink()
+        make(path)
+        visit.add_files([(path, "a.png")])
+    path = upload(visit.uploads, PICTURES[1])[0]
+    real = path.parent.rename(tmp_path / "elsewhere")
+    path.parent.symlink_to(real)  # a link among its folders
+    visit.add_files([(path, "a.png")])
+    assert {row.error for row in visit.refused} == {
+        "an upload must be a regular file in its own folder, without a link"
+    }
+    assert not visit.pictures and secret.exists() and (real / "name").exists()
+
+
+def test_what_a_visit_deletes_is_its_own(visit, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.png").write_bytes(PICTURES[0])
+    bring(visit, [("b.png", PICTURES[1]), ("c.zip", zip_of(("d.png", PICTURES[2])))])
+    visit.add_folder(source)
+    assert len(visit.pictures) == 3 and not files_in(visit.uploads.folder)
+    score_all(visit)
+    visit.remove()
+    assert files_in(tmp_path) == [source / "a.png"] and visit.uploads.storage.num_bytes == 0
+    with pytest.raises(ValueError, match="were deleted"):  # whatever is in hand makes no new file
+        visit.write_csv()
+    bring(visit, [("e.png", PICTURES[3])])
+    assert "were deleted meanwhile" in visit.refused[-1].error and files_in(tmp_path) == [source / "a.png"]
+
+
+def test_files_are_shown_one_by_one_and_only_those_of_a_visit(visitors):
+    visit = score_all(bring(visitors.of("tab"), [*FIVE, ("f.tiff", encode("TIFF"))]))
+    picture = visit.picture("a.png")
+    assert visitors.shown_file(str(picture.path)) is None  # until the page shows it
+    shown = [
+        visit.thumbnail_path(picture),
+        visit.shown_path(picture),
+        visit.detail("a.png").map_path,
+        visit.write_csv(),
+    ]
+    assert [visitors.shown_file(str(path)) for path in shown] == shown
+    original = visit.picture("f.tiff").path
+    assert visitors.shown_file(str(visit.shown_path(visit.picture("f.tiff")))) is not None
+    others = [visit.picture("b.png").path, original, visit.folder, visitors.folder, Path("/etc/passwd"), Path("")]
+    others += [Path(f"{visit.folder}/shown/../pictures/{picture.path.name}"), picture.path.relative_to("/")]
+    assert {visitors.shown_file(str(path)) for path in others} == {None}
+    visitors.delete("tab")
+    assert {visitors.shown_file(str(path)) for path in shown} == {None}
+
+
+def test_nothing_that_is_shown_tells_what_a_file_holds(models, tmp_path):
+    for is_hosted in (True, False):
+        visit = score_all(bring(make_visit(tmp_path / str(is_hosted), models, is_hosted=is_hosted), FIVE[:1]))
+        digest = visit.picture("a.png").content_hash
+        names = [path.name for path in [*visit.folder.rglob("*")]]
+        assert not any(digest in name for name in names)
+        [row] = read_scores(visit.write_csv())
+        assert row.content_hash == (None if is_hosted else digest) and row.score == visit.rows()[0].score
+
+
+def test_a_call_without_a_session_has_no_visit(visitors):
+    for session in (None, "", "x" * 101):
+        with pytest.raises(ValueError, match="needs a session_hash of its own"):
+            visitors.of(session)
+    assert not visitors.entries
+
+
+def test_visits_that_hold_nothing_make_no_folder_give_way_and_end_soon(models, tmp_path, clock):
+    uploads = Uploads(tmp_path / "uploads", Storage(2**30), 2**30)
+    visitors = Visitors(tmp_path / "visits", lambda new: Visit(new, models, Limits(), uploads), 3600, max_visits=10)
+    full = bring(visitors.of("full"), FIVE)
+    for number in range(1000):
+        visitors.of(f"invented {number}")
+    assert len(visitors.entries) == 10 and len(visitors.keys) + len(visitors.empty_keys) <= 20
+    assert visitors.of("full") is full and list((tmp_path / "visits").iterdir()) == [full.folder]
+    clock.now += EMPTY_SECONDS + 1
+    visitors.expire()
+    assert [entry.visit for entry in visitors.entries.values()] == [full]
+    for number in range(9):
+        bring(visitors.of(f"busy {number}"), FIVE[:1])
+    with pytest.raises(ValueError, match="10 visitors are here already; try again"):
+        visitors.of("one more")
+    assert visitors.of("full") is full
+
+
+def test_a_tab_that_was_left_open_before_anything_was_added_keeps_its_key(visitors, clock):
+    key = visitors.open("tab")
+    clock.now += EMPTY_SECONDS + 1
+    visitors.expire()
+    assert not visitors.entries
+    visit = bring(visitors.of("tab"), FIVE)
+    assert visitors.open("tab after a reload", key) == key and visitors.of("tab after a reload") is visit
+
+
+def test_a_visit_with_another_model_is_not_empty(visitors, other_checkpoint, clock):
+    visit = visitors.of("tab")
+    visit.use(visit.models.load(other_checkpoint))
+    clock.now += EMPTY_SECONDS + 1
+    visitors.expire()
+    assert visitors.of("tab") is visit
+
+
+def test_what_lies_among_the_visits_and_belongs_to_none_is_deleted(visitors):
+    visit = bring(visitors.of("tab"), FIVE)
+    (visitors.folder / "stray/shown").mkdir(parents=True)
+    visitors.expire()
+    assert [path for path in visitors.folder.iterdir()] == [visit.folder]
+
+
+def test_all_visits_together_have_a_bound(models, tmp_path):
+    size = sum(map(len, PICTURES[:3]))
+    uploads = Uploads(tmp_path / "uploads", Storage(size), size)
+    first, second = (Visit(tmp_path / name, models, Limits(), uploads) for name in ("first", "second"))
+    bring(first, FIVE[:2])
+    bring(second, FIVE[2:3])
+    with pytest.raises(BusyError, match="no room"):
+        uploads.reserve(1)
+    first.remove()
+    bring(second, FIVE[3:4])
+    packed = zip_of(("big.png", bytes(size)))
+    bring(second, [("big.zip", packed)])
+    assert "it unpacks to" in second.refused[-1].error and list(second.pictures) == ["c.png", "d.png"]
+
+
+def test_who_loads_a_model_does_not_hinder_who_uses_another(models, other_checkpoint, monkeypatch):
+    own = SharedModels(models.default.name)
+    slow, began, go_on = "you/slow", threading.Event(), threading.Event()
+    load = load_engine
+
+    def load_slowly(name, **options):
+        if name == slow:
+            began.set()
+            go_on.wait(60)
+            raise ValueError("cannot load you/slow")
+        return load(name, **options)
+
+    monkeypatch.setattr("hybridiqa.shared_models.load_engine", load_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(own.load, slow)
+        assert began.wait(60)
+        other = own.load(other_checkpoint)
+        assert own.load(other_checkpoint) is other and own.load("") is own.default and not waiting.done()
+        go_on.set()
+        with pytest.raises(ValueError, match="cannot load you/slow"):
+            waiting.result()
 
 
 def test_a_model_is_loaded_once_and_the_last_used_are_kept(tiny_checkpoint, other_checkpoint, tmp_path):
