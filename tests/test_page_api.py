@@ -1,5 +1,6 @@
 """What programs call on the page, through the real client; and what the page refuses, whoever asks."""
 
+import http.client
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -239,17 +241,151 @@ def test_a_hosted_page_has_no_way_to_the_folders_of_its_machine():
     assert names[0] - names[1] == {"_add_folder"}
 
 
-@pytest.mark.parametrize("path", [str(ROOT / "README.md"), "/etc/passwd", "../../../etc/passwd"])
-def test_files_of_the_server_cannot_be_named(make_client, page, path):
-    make_client()
-    call = f"{page[0]}gradio_api/call/score"
-    body = json.dumps({"data": [[{"path": path, "meta": {"_type": "gradio.FileData"}}]]}).encode()
-    request = urllib.request.Request(call, body, {"Content-Type": "application/json"})
-    event = json.load(urllib.request.urlopen(request))["event_id"]
-    answer = urllib.request.urlopen(f"{call}/{event}").read().decode()
-    assert "event: error" in answer and "event: complete" not in answer
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(f"{page[0]}gradio_api/file={path}")
+def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """The status and the body of an answer to a request with these headers, written with `_` for `-`."""
+    server = urllib.parse.urlsplit(address)
+    connection = http.client.HTTPConnection(server.hostname, server.port, timeout=60)
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, {"Content-Type": "application/json"} | names)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def run(address: str, name: str, data: list, session: str | None = "a stranger", **headers: str) -> tuple[int, bytes]:
+    """Call a function of the page without Gradio's client."""
+    body = {"data": data} | ({} if session is None else {"session_hash": session})
+    return ask(address, "POST", f"/gradio_api/run/{name}", json.dumps(body).encode(), **headers)
+
+
+def upload_raw(address: str, name: str, content: bytes) -> tuple[int, bytes]:
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    kind = {"Content_Type": "multipart/form-data; boundary=x"}
+    return ask(address, "POST", "/gradio_api/upload", head + content + b"\r\n--x--\r\n", **kind)
+
+
+META = {"_type": "gradio.FileData"}
+
+
+@pytest.mark.parametrize(
+    "more", [{"meta": META}, {"meta": {"_type": "other"}}, {"orig_name": "s.png"}, {}, {"url": "x"}]
+)
+@pytest.mark.parametrize("name", ["s.png", "s.zip"])
+def test_files_of_the_server_cannot_be_named(page, tmp_path, more, name):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    (tmp_path / "link.png").symlink_to(secret)
+    held = page[1] / "scratch"
+    inside = [path for path in held.rglob("*") if path.is_file()]
+    paths = [secret, ROOT / "README.md", "/etc/passwd", "../../../etc/passwd", "/proc/self/environ", "/dev/zero"]
+    paths += [tmp_path, tmp_path / "link.png", "file:///etc/passwd", "http://127.0.0.1:1/a.png", "", *inside[:3]]
+    for path in map(str, paths):
+        file = {"path": path} | more | ({"orig_name": name} if "orig_name" in more else {})
+        status, answer = run(page[0], "score", [[file]])
+        assert status == 500 and b"this file was not uploaded here" in answer, (path, answer)
+        with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
+            urllib.request.urlopen(f"{page[0]}gradio_api/file={urllib.parse.quote(path)}")
+    assert secret.read_bytes() == b"secret" and [path for path in held.rglob("*") if path.is_file()] == inside
+
+
+@pytest.mark.parametrize(
+    "files", [[1], ["a"], [{}], [{"path": None}], [{"path": ["a"]}], [[{"path": "/etc/passwd"}]], 5]
+)
+def test_what_is_no_file_is_an_error_and_no_more(page, files):
+    assert run(page[0], "score", [files])[0] == 500
+    assert run(page[0], "scores", [])[1].startswith(b'{"data":[[]]')
+
+
+def test_the_functions_behind_the_page_take_no_other_files_either(page, tmp_path):
+    victim = tmp_path / "precious.png"
+    victim.write_bytes(b"precious")
+    dependencies = json.loads(ask(page[0], "GET", "/config")[1])["dependencies"]
+    numbers = {each["api_name"]: each["id"] for each in dependencies}
+    for name in ("_add", "_add_1", "_delete"):
+        if name in numbers:
+            file = {"path": str(victim), "orig_name": "a.png", "meta": META}
+            body = {"data": [[file] if name != "_delete" else "random"], "session_hash": "s", "fn_index": numbers[name]}
+            ask(page[0], "POST", "/gradio_api/run/predict", json.dumps(body).encode())
+    assert "_add" in numbers and "_delete" in numbers and victim.read_bytes() == b"precious"
+    assert b"precious" not in run(page[0], "scores", [], session="s")[1]
+
+
+def test_a_picture_is_fetched_by_its_visitor_and_by_nobody_from_its_folder(make_client, page, tmp_path):
+    make_picture(80, 72).save(tmp_path / "mine.png")
+    score(make_client(), tmp_path / "mine.png")
+    [kept] = [path for path in (page[1] / "scratch").rglob("pictures/*.png") if path.stat().st_size > 0][-1:]
+    for way in ("file=", "file/"):
+        assert ask(page[0], "GET", f"/gradio_api/{way}{kept}")[0] in (403, 404)
+    _, answer = run(page[0], "scores_csv", [], session="another")
+    assert str(kept.parent.parent) not in answer.decode()
+
+
+def test_a_hosted_page_tells_no_hash_of_a_file(make_client, tmp_path):
+    client = make_client()
+    make_picture(80, 72).save(tmp_path / "a.png")
+    score(client, tmp_path / "a.png")
+    assert [row.content_hash for row in read_scores(client.predict(api_name="/scores_csv"))] == [None]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["gradio_api/deep_link?session_hash=x", "gradio_api/proxy=http://127.0.0.1/", "monitoring", "gradio_api/vibe-code"],
+)
+def test_what_gradio_offers_besides_is_closed(page, path):
+    assert ask(page[0], "GET", f"/{path}") == (404, b"this page does not offer that")
+
+
+def call(address: str, name: str, data: list) -> bytes:
+    """What the queue gives to a call that names no session."""
+    way = f"/gradio_api/call/{name}"
+    event = json.loads(ask(address, "POST", way, json.dumps({"data": data}).encode())[1])["event_id"]
+    return ask(address, "GET", f"{way}/{event}")[1]
+
+
+def test_a_call_without_a_session_shares_nothing_with_another(page):
+    picture = io.BytesIO()
+    make_picture(80, 72).save(picture, "PNG")
+    [path] = json.loads(upload_raw(page[0], "private.png", picture.getvalue())[1])
+    assert b"private.png" in call(page[0], "score", [[{"path": path, "orig_name": "private.png", "meta": META}]])
+    assert call(page[0], "scores", []) == b"event: complete\ndata: [[]]\n\n"
+    for name, data in (("scores", []), ("score", [[]]), ("kept_zip", [None, 0])):
+        status, answer = run(page[0], name, data, session=None)
+        assert status == 500 and b"needs a session_hash of its own" in answer
+
+
+def test_another_name_and_another_web_page_are_refused(page):
+    own = page[0].rstrip("/")
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        for method, path in (("GET", "/"), ("GET", "/config"), ("POST", "/gradio_api/upload"), ("HEAD", "/")):
+            status, text = ask(page[0], method, path, **headers)
+            assert status == 403 and (method == "HEAD" or b"--allowed_hosts NAME" in text)
+        assert run(page[0], "scores", [], **headers)[0] == 403
+    assert run(page[0], "scores", [], Origin=own)[0] == run(page[0], "scores", [])[0] == 200
+    port = own.rpartition(":")[2]
+    assert all(ask(page[0], "GET", "/config", Host=f"{name}:{port}")[0] == 200 for name in ("localhost", "[::1]"))
+
+
+def test_the_whole_page_has_bounds_and_a_killed_one_leaves_nothing_for_long(tiny_checkpoint, tmp_path):
+    held = tmp_path / "scratch"
+    options = ["--model", tiny_checkpoint, "--max_mb", 1, "--max_total_mb", 2, "--max_visitors", 20]
+    options += ["--allowed_hosts", "pictures.example.org"]
+    with page_server(tmp_path, *options) as served:
+        address = served.address
+        answers = [upload_raw(address, f"{number}.png", bytes(300_000)) for number in range(10)]
+        assert [status for status, _ in answers] == [200] * 3 + [413] * 7
+        assert b"at most 1 MB are accepted before they are scored; try again later" in answers[-1][1]
+        assert sum(path.stat().st_size for path in held.rglob("*") if path.is_file()) < 2**20
+        assert {run(address, "scores", [], session=f"invented {number}")[0] for number in range(100)} == {200}
+        [folder] = held.iterdir()
+        assert not (folder / "visitors").exists()  # nobody has a picture
+        assert ask(address, "GET", "/config", Host="pictures.example.org")[0] == 200
+        served.process.kill()
+        served.process.wait()
+    assert folder.exists()
+    (held / "hybridiqa-page-of-somebody").mkdir()  # without a lock: not known to be one of ours
+    with page_server(tmp_path, "--model", tiny_checkpoint) as served:
+        assert not folder.exists() and (held / "hybridiqa-page-of-somebody").exists()
+        with page_server(tmp_path, "--model", tiny_checkpoint):
+            assert run(served.address, "scores", [])[0] == 200 and len(list(held.iterdir())) == 3
 
 
 def test_a_visit_ends_with_its_client(tiny_checkpoint, tmp_path):
