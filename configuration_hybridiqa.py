@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from transformers import AutoConfig, PretrainedConfig, ResNetConfig
@@ -17,6 +18,25 @@ TASK = "image-quality-assessment"
 PERCENTILE_DECIMALS = 2
 BACKBONE_STRIDE = 32  # of the last of the four stages, whose strides are 4, 8, 16 and 32
 NUM_STAGES = 4
+# Bounds of what a configuration may describe: a file of some hundred bytes, of whoever's, must not ask for hours or for
+# all memory. They admit ResNet-152 (36 blocks in a stage), SigLIP so400m (27 layers, 4304 wide), DINOv2 giant (40
+# layers) and ConvNeXt-XL (27 blocks, 2048 wide, 21,841 labels), each with room to spare.
+MAX_DEPTH = 100  # blocks or layers in a row
+MAX_DEPTH_IN_ALL = 400  # of all fields that count layers, which bounds the time of building
+MAX_WHOLE_NUMBER = 100_000  # of any other field: a width, the side of an image, a number of labels
+MAX_NUMBER = 1e6  # of a fraction, a score or a quantile
+MAX_ENTRIES = 25_000  # of a list or dictionary
+MAX_LEVELS = 8  # of lists and dictionaries in each other
+MAX_TEXT = 1000  # letters
+MAX_WIDTH = 4096  # of each of our own layers
+MAX_TARGET_LAYERS = 16
+MAX_PATCH_SIZE = 2048  # pixels
+MAX_PATCHES = 10_000
+MAX_QUANTILES = 10_001  # 21 are written
+DEPTH_NAME = re.compile(r"depth|layers|blocks|stages")
+# Through these a configuration names code or weights of another repository, which would be fetched and run.
+FETCHING_NAMES = ("auto_map", "backbone", "use_timm_backbone", "use_pretrained_backbone", "quantization_config")
+FETCHING_MODELS = ("timm_backbone", "timm_wrapper")
 
 
 class HybridIQAConfig(PretrainedConfig):
@@ -59,6 +79,7 @@ class HybridIQAConfig(PretrainedConfig):
         score_quantiles: Sequence[float] | None = None,
         **kwargs,
     ):
+        check_bounds("config.json", kwargs)
         self.backbone_config = _four_stages(backbone_config)
         self.patch_size = patch_size
         self.num_patches = num_patches
@@ -94,14 +115,19 @@ class HybridIQAConfig(PretrainedConfig):
         names = ("patch_size", "num_patches", "lda_width", "hyper_channels", "target_input_size")
         counts = {name: getattr(self, name) for name in names}
         counts |= {f"lda_channels[{index}]": value for index, value in enumerate(self.lda_channels)}
+        if len(self.target_widths) > MAX_TARGET_LAYERS:
+            raise ValueError(f"target_widths has at most {MAX_TARGET_LAYERS} layers, got {len(self.target_widths)}")
         counts |= {f"target_widths[{index}]": value for index, value in enumerate(self.target_widths)}
+        highest = {"patch_size": MAX_PATCH_SIZE, "num_patches": MAX_PATCHES}
         for name, value in counts.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+                raise ValueError(f"{name} must be a whole number of at least 1, got {_short(value)}")
+            if value > highest.get(name, MAX_WIDTH):
+                raise ValueError(f"{name} must be at most {highest.get(name, MAX_WIDTH)}, got {_short(value)}")
         if self.patch_size % BACKBONE_STRIDE:
             raise ValueError(f"patch_size must be a multiple of {BACKBONE_STRIDE}, got {self.patch_size}")
         if len(self.lda_channels) != NUM_STAGES - 1:
-            raise ValueError(f"lda_channels must name {NUM_STAGES - 1} stages, got {self.lda_channels}")
+            raise ValueError(f"lda_channels must name {NUM_STAGES - 1} stages, got {_short(self.lda_channels)}")
         if self.target_input_size <= (NUM_STAGES - 1) * self.lda_width:
             raise ValueError(
                 f"target_input_size must exceed {NUM_STAGES - 1} x lda_width, since the last stage fills the rest: "
@@ -110,13 +136,16 @@ class HybridIQAConfig(PretrainedConfig):
         if not self.target_widths:
             raise ValueError("target_widths must name at least one layer, got []")
         self._check_generated_weights()
-        are_numbers = all(isinstance(bound, int | float) for bound in self.score_range)
-        if len(self.score_range) != 2 or not are_numbers or not self.score_range[0] < self.score_range[1]:
-            raise ValueError(f"score_range must be (lowest, highest) with lowest < highest, got {self.score_range}")
+        are_numbers = len(self.score_range) == 2 and all(map(_is_number, self.score_range))
+        if not are_numbers or not self.score_range[0] < self.score_range[1]:
+            raise ValueError(
+                f"score_range must be (lowest, highest) with lowest < highest, each within {MAX_NUMBER:g}, "
+                f"got {_short(self.score_range)}"
+            )
         if self.score_quantiles is not None and not _are_quantiles(self.score_quantiles):
             raise ValueError(
-                "score_quantiles must be at least 2 finite numbers that never decrease, or none, "
-                f"got {self.score_quantiles}"
+                f"score_quantiles must be at least 2 finite numbers that never decrease, at most {MAX_QUANTILES}, or "
+                f"none, got {_short(self.score_quantiles)}"
             )
 
     def _check_generated_weights(self) -> None:
@@ -142,13 +171,83 @@ def percentiles_in(quantiles: Sequence[float], scores: Sequence[float]) -> list[
 
 def _as_list(name: str, values: Sequence) -> list:
     if not isinstance(values, list | tuple):
-        raise ValueError(f"{name} must be a list, got {values!r}")
+        raise ValueError(f"{name} must be a list, got {_short(values)}")
     return list(values)
 
 
+def _short(value: Any) -> str:
+    """Return a value for a message; of a long one the beginning."""
+    try:
+        text = repr(value[:5] if isinstance(value, list | tuple) else value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a whole number of thousands of digits"
+    length = f" ({len(value)} entries)" if isinstance(value, list | tuple) and len(value) > 5 else ""
+    return (text if len(text) <= 100 else f"{text[:100]}...") + length
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and -MAX_NUMBER <= value <= MAX_NUMBER  # which NaN is not
+
+
 def _are_quantiles(values: list) -> bool:
-    are_numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-    return are_numbers and len(values) >= 2 and values == sorted(values)
+    return 2 <= len(values) <= MAX_QUANTILES and all(map(_is_number, values)) and values == sorted(values)
+
+
+def check_bounds(name: str, fields: Mapping[str, Any]) -> None:
+    """Refuse fields of a configuration that describe more than any network in use, before anything is made of them.
+
+    Args:
+        name: of what the fields belong to, for messages.
+        fields: as in JSON; what else Python knows is left to those who read it.
+
+    Raises:
+        ValueError: the first field beyond its bound.
+    """
+    depths = list(_checked_depths(name, fields, is_depth=False, level=1))
+    if sum(depths) > MAX_DEPTH_IN_ALL:
+        raise ValueError(f"{name}: at most {MAX_DEPTH_IN_ALL} layers are accepted in all, got {sum(depths)}")
+
+
+def _checked_depths(name: str, value: Any, is_depth: bool, level: int) -> Iterator[int]:
+    """Check a value and all in it; the numbers of layers among them."""
+    if isinstance(value, Mapping | list | tuple):
+        if len(value) > MAX_ENTRIES or level > MAX_LEVELS:
+            got = f"got {len(value)} and {level}"
+            raise ValueError(f"{name}: at most {MAX_ENTRIES} entries and {MAX_LEVELS} levels are accepted, {got}")
+        items = value.items() if isinstance(value, Mapping) else (("", each) for each in value)
+        for key, each in items:
+            _checked_text(name, key)
+            inner = f"{name}: {key}" if isinstance(value, Mapping) else name
+            is_inner_depth = DEPTH_NAME.search(str(key)) is not None if isinstance(value, Mapping) else is_depth
+            yield from _checked_depths(inner, each, is_inner_depth, level + 1)
+    elif isinstance(value, str):
+        _checked_text(name, value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        highest = MAX_DEPTH if is_depth else MAX_WHOLE_NUMBER
+        if abs(value) > highest:
+            raise ValueError(f"{name} must be at most {highest}, got {_short(value)}")
+        if is_depth:
+            yield max(value, 0)
+    elif isinstance(value, float) and not _is_number(value):
+        raise ValueError(f"{name} must be a number within {MAX_NUMBER:g}, got {value}")
+
+
+def _checked_text(name: str, value: Any) -> None:
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        raise ValueError(f"{name}: a text has at most {MAX_TEXT} letters, got {len(value)}")
+
+
+def _check_backbone(fields: Mapping[str, Any]) -> None:
+    """Refuse a backbone that is out of bounds, or whose code or weights lie elsewhere."""
+    check_bounds("backbone_config", fields)
+    if fields.get("model_type") in FETCHING_MODELS:
+        raise ValueError(f"backbone_config: a {fields['model_type']} is fetched from elsewhere, which is not accepted")
+    if named := [name for name in FETCHING_NAMES if fields.get(name)]:
+        raise ValueError(
+            f"backbone_config: {named[0]} names code or weights of another repository, which is not accepted; got "
+            f"{_short(fields[named[0]])}"
+        )
 
 
 def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedConfig:
@@ -156,14 +255,17 @@ def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedC
     if backbone_config is None:
         backbone_config = ResNetConfig(depths=[3, 8, 36, 3])
     elif isinstance(backbone_config, dict):
-        if "model_type" not in backbone_config:
-            raise ValueError(
-                f"backbone_config as a dictionary needs a 'model_type', got keys {sorted(backbone_config)}"
-            )
+        _check_backbone(backbone_config)
+        if not isinstance(backbone_config.get("model_type"), str):
+            keys = _short(sorted(map(str, backbone_config)))
+            raise ValueError(f"backbone_config as a dictionary needs a 'model_type', got keys {keys}")
         fields = dict(backbone_config)
         backbone_config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    else:
+    elif isinstance(backbone_config, PretrainedConfig):
+        _check_backbone(backbone_config.to_dict())
         backbone_config = copy.deepcopy(backbone_config)
+    else:
+        raise ValueError(f"backbone_config must be a configuration or its dictionary, got {_short(backbone_config)}")
     num_stages = len(getattr(backbone_config, "stage_names", [])) - 1  # the first name is the stem
     if num_stages != NUM_STAGES:
         raise ValueError(

@@ -24,7 +24,13 @@ from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
 MAX_PIXELS = 64_000_000
+# Bounds of what an image processor may ask for, whoever wrote its file. One image's patches take 12 bytes a pixel.
 MAX_PATCHES = 10_000
+MAX_PATCH_SIZE = 2048  # pixels
+MAX_PATCH_PIXELS = 2 * MAX_PIXELS  # of all patches of an image: 1.5 GB; 400 patches of 224 pixels are a sixth of that
+MAX_SIDE = 32_768  # pixels, of what images are squeezed to
+MIN_STD = 0.001  # below it, patches would be little but noise
+MAX_MESSAGE = 300  # letters
 SAMPLINGS = ("grid", "random", "multiscale")
 ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, a NumPy array or a torch tensor"
 DOWNLOAD_TIMEOUT = 30  # seconds
@@ -386,19 +392,19 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         if isinstance(size, dict) and set(size) == {"height", "width"}:
             size = (size["height"], size["width"])
-        _check_options(sampling, num_patches, seed)
-        _check_whole("patch_size", patch_size, 1)
+        _check_whole("patch_size", patch_size, 1, MAX_PATCH_SIZE)
+        _check_options(sampling, num_patches, seed, patch_size)
         if size is not None and not (isinstance(size, list | tuple) and len(size) == 2):
             raise ValueError(f"size must be (height, width) in pixels or none, got {size!r}")
         for side in size or ():
-            _check_whole("size", side, 1)
+            _check_whole("size", side, 1, MAX_SIDE)
         self.patch_size = int(patch_size)
         self.num_patches = int(num_patches)
         self.sampling = sampling
         self.seed = int(seed)
         self.size = None if size is None else [int(side) for side in size]
-        self.image_mean = list(image_mean)
-        self.image_std = list(image_std)
+        self.image_mean = _three_numbers("image_mean", image_mean, 0.0)
+        self.image_std = _three_numbers("image_std", image_std, MIN_STD)
 
     def preprocess(
         self,
@@ -470,7 +476,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         sampling = self.sampling if sampling is None else sampling
         seed = self.seed if seed is None else seed
         num_patches = self.num_patches if num_patches is None else num_patches
-        _check_options(sampling, num_patches, seed)
+        _check_options(sampling, num_patches, seed, self.patch_size)
         _check_whole("width", width, 1)
         _check_whole("height", height, 1)
         dimensions = resized_dimensions(width, height, self.size, self.patch_size)
@@ -487,11 +493,24 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         return patches.float().div_(255).sub_(mean).div_(std)
 
 
-def _check_options(sampling: str, num_patches: int, seed: int) -> None:
-    if sampling not in SAMPLINGS:
+def _check_options(sampling: str, num_patches: int, seed: int, patch_size: int) -> None:
+    if not isinstance(sampling, str) or sampling not in SAMPLINGS:
         raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
     _check_whole("num_patches", num_patches, 1, MAX_PATCHES)
     _check_whole("seed", seed, 0, 2**63 - 1)
+    if num_patches * patch_size**2 > MAX_PATCH_PIXELS:
+        raise ValueError(
+            f"the patches of an image have at most {MAX_PATCH_PIXELS // 10**6} megapixels in all, got num_patches "
+            f"{num_patches} x patch_size {patch_size} x {patch_size}"
+        )
+
+
+def _three_numbers(name: str, values: Sequence[float], lowest: float) -> list[float]:
+    """Return a mean or a standard deviation as a list; values are those of RGB 0-1."""
+    are_three = isinstance(values, list | tuple) and len(values) == 3
+    if not are_three or not all(isinstance(value, int | float) and lowest <= value <= 1 for value in values):
+        raise ValueError(f"{name} must be three numbers (RGB) from {lowest:g} to 1, got {values!r}"[:MAX_MESSAGE])
+    return list(values)
 
 
 def _check_whole(name: str, value: int, lowest: int, highest: int | None = None) -> None:

@@ -7,6 +7,8 @@ CVPR 2020). Use it through `AutoModel.from_pretrained(DIR_OR_REPO, trust_remote_
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,7 +22,14 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoBackbone, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, ModelOutput, cached_file
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    ModelOutput,
+    cached_file,
+    is_peft_available,
+)
 
 from .configuration_hybridiqa import HybridIQAConfig
 from .image_processing_hybridiqa import HybridIQAImageProcessor
@@ -32,6 +41,10 @@ WEIGHT_ALIGNMENT = 64  # bytes, of the memory that torch allocates on a CPU
 STAGE_STRIDES = (4, 8, 16, 32)
 PROCESSOR_FILE = "preprocessor_config.json"
 NOTICES_FILE = "THIRD_PARTY_NOTICES.md"  # of what the weights started from
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, as in its own library; of an index of them, too
+MAX_SHARDS = 1000  # files of weights
+MAX_MISSING = 1_000_000  # numbers that a configuration may describe and no file hold, besides as many as it holds
+SHARD_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 # The residual blocks of the backbones that transformers builds: ResNet and ConvNeXt, then Swin and its kin.
 BLOCK_NAME = re.compile(r"encoder\.(stages\.\d+\.layers|layers\.\d+\.blocks)\.\d+")
@@ -175,16 +188,89 @@ def find_file(name: Any, file: str, **hub_options: Any) -> str | None:
     return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
 
 
-def check_safetensors(name: Any, **hub_options: Any) -> None:
-    """See to it that a folder's or a repository's weights are in safetensors.
+def find_weights(name: Any, variant: str | None = None, **hub_options: Any) -> list[str]:
+    """Return the paths of a folder's or a repository's weights, all of them in safetensors.
 
-    transformers 4 would hand a pickle, and the user's token, to a service on the Hub that converts it.
+    transformers 4 would hand a pickle, and the user's token, to a service on the Hub that converts it; and both would
+    read a pickle that an index names.
 
     Raises:
-        OSError: they are not.
+        OSError: there are none, or an index names other files than safetensors beside it.
     """
-    if not any(find_file(name, file, **hub_options) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+    if weights := find_file(name, _with_variant(SAFE_WEIGHTS_NAME, variant), **hub_options):
+        return [weights]
+    index_name = _with_variant(SAFE_WEIGHTS_INDEX_NAME, variant)
+    index = find_file(name, index_name, **hub_options)
+    if index is None:
         raise OSError(f"{name} has no {SAFE_WEIGHTS_NAME}: weights are read from safetensors only")
+    shards = [find_file(name, shard, **hub_options) for shard in _shard_names(Path(index), f"{name}: {index_name}")]
+    if None in shards:
+        raise OSError(f"{name}: {index_name} names a file that is not there")
+    return shards
+
+
+def _with_variant(file: str, variant: str | None) -> str:
+    """Return `model.safetensors` as `model.VARIANT.safetensors`, as transformers calls it."""
+    return file if variant is None else file.replace("model.", f"model.{variant}.", 1)
+
+
+def _shard_names(index: Path, title: str) -> list[str]:
+    """Return the files that an index of weights names, each once."""
+    if index.stat().st_size > MAX_HEADER_BYTES:
+        raise OSError(f"{title} has {index.stat().st_size} bytes, at most {MAX_HEADER_BYTES} are accepted")
+    try:
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise OSError(f"{title} is no index of weights") from error
+    if len(names) > MAX_SHARDS:
+        raise OSError(f"{title}: at most {MAX_SHARDS} files are accepted, got {len(names)}")
+    for name in names:
+        if not isinstance(name, str) or not SHARD_NAME.fullmatch(name):
+            raise OSError(f"{title}: weights are read from safetensors only, beside the index; got {name!r}")
+    return sorted(names)
+
+
+def read_shapes(weights: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor in a safetensors file, of which only the header is read.
+
+    Raises:
+        OSError: another kind of file.
+    """
+    with open(weights, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER_BYTES:
+            raise OSError(f"{weights} is no safetensors file")
+        try:
+            header = json.loads(file.read(size))
+            return {key: tuple(value["shape"]) for key, value in header.items() if key != "__metadata__"}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise OSError(f"{weights} is no safetensors file") from error
+
+
+def check_weights(expected: nn.Module, weights: list[str], name: Any) -> None:
+    """Compare what a configuration describes with what the weights' headers hold, before any memory is taken.
+
+    Args:
+        expected: a model on the meta device.
+        weights: paths of safetensors files.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        ValueError: another shape, or a much larger network. Single weights that are missing are told after loading.
+    """
+    shapes = {key: shape for file in weights for key, shape in read_shapes(file).items()}
+    described = {key: tuple(tensor.shape) for key, tensor in expected.state_dict().items()}
+    for key, shape in described.items():
+        if shapes.get(key, shape) != shape:
+            raise ValueError(
+                f"{name}: config.json describes {key} as {list(shape)}, the weights hold {list(shapes[key])}"
+            )
+    num_described, num_held = (sum(map(math.prod, each.values())) for each in (described, shapes))
+    if num_described > MAX_MISSING + 2 * num_held:
+        raise ValueError(
+            f"{name}: config.json describes {num_described / 1e6:.1f} million numbers, the weights hold "
+            f"{num_held / 1e6:.1f} million"
+        )
 
 
 def align_weights(model: nn.Module) -> None:
@@ -248,7 +334,7 @@ class HybridIQAModel(PreTrainedModel):
 
     def __init__(self, config: HybridIQAConfig):
         super().__init__(config)
-        self.backbone = AutoBackbone.from_config(config.backbone_config)
+        self.backbone = AutoBackbone.from_config(config.backbone_config, trust_remote_code=False)
         for module in self.backbone.modules():
             if isinstance(module, nn.ReLU):  # after batch norm and sums, whose gradients do not need their results
                 module.inplace = True
@@ -268,8 +354,7 @@ class HybridIQAModel(PreTrainedModel):
         The checkpoint's image processor comes along, and so do the notices that its licence wants to stay with it.
         """
         hub_options = {name: kwargs[name] for name in HUB_OPTIONS if kwargs.get(name) is not None}
-        if kwargs.setdefault("use_safetensors", True) and not kwargs.get("variant"):
-            check_safetensors(pretrained_model_name_or_path, **hub_options)
+        processor = cls._check_checkpoint(pretrained_model_name_or_path, kwargs, hub_options)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align_weights(model)
@@ -277,11 +362,41 @@ class HybridIQAModel(PreTrainedModel):
             hub_options["revision"] = commit  # of the weights, whatever has been pushed since
         if notices := find_file(pretrained_model_name_or_path, NOTICES_FILE, **hub_options):
             model.notices = Path(notices).read_text(encoding="utf-8")
-        if find_file(pretrained_model_name_or_path, PROCESSOR_FILE, **hub_options):
-            model.image_processor = HybridIQAImageProcessor.from_pretrained(
-                pretrained_model_name_or_path, **hub_options
-            )
+        if processor is not None:
+            model.image_processor = processor
         return loaded
+
+    @classmethod
+    def _check_checkpoint(cls, name: Any, kwargs: dict, hub_options: dict) -> HybridIQAImageProcessor | None:
+        """Refuse a checkpoint whose parts do not belong together, before anything is built; its image processor.
+
+        Raises:
+            OSError: weights that are not in safetensors, or lie elsewhere.
+            ValueError: a processor or weights that the configuration does not describe.
+        """
+        config = kwargs.get("config")
+        if not hasattr(config, "patch_size"):
+            fields = {key: value for key, value in kwargs.items() if key != "config"}
+            config, _ = cls.config_class.from_pretrained(config or name, return_unused_kwargs=True, **fields)
+        if commit := getattr(config, "_commit_hash", None):
+            hub_options = hub_options | {"revision": commit}
+        if is_peft_available() and find_file(name, ADAPTER_CONFIG_NAME, **hub_options):
+            raise OSError(f"{name} has an {ADAPTER_CONFIG_NAME}, which leads to another repository's weights")
+        if getattr(config, "transformers_weights", None) is not None:
+            raise OSError(f"{name}: config.json names other weights than {SAFE_WEIGHTS_NAME}, which is not accepted")
+        if kwargs.setdefault("use_safetensors", True) and kwargs.get("state_dict") is None:
+            weights = find_weights(name, kwargs.get("variant"), **hub_options)
+            with torch.device("meta"):
+                check_weights(cls(config), weights, name)
+        if not find_file(name, PROCESSOR_FILE, **hub_options):
+            return None
+        processor = HybridIQAImageProcessor.from_pretrained(name, **hub_options)
+        if processor.patch_size != config.patch_size:
+            raise ValueError(
+                f"{name}: {PROCESSOR_FILE} cuts patches of {processor.patch_size} pixels, the model takes "
+                f"{config.patch_size}"
+            )
+        return processor
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
         """As `PreTrainedModel.save_pretrained`, with `image_processor`, so that what is loaded scores the same, and

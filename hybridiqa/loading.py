@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import re
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import CONFIG_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
 ROOT = Path(__file__).resolve().parent.parent  # itself a Hub repository, with the embedded checkpoint
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # user/name
+HUB_ID = re.compile(r"\b[\w.-]+\b/\b[\w.-]+\b")  # user/name
 HUB_CODE = tuple(
     f"{room}_hybridiqa.py" for room in ("configuration", "image_processing", "modeling", "pipeline")
 )  # what a checkpoint brings
+MODEL_CODE = "modeling_hybridiqa.py"  # without which a checkpoint brings no code
+RELEASED_CODE = Path(__file__).with_name("released_hub_files.txt")  # as sha256sum writes it
 
 
 def silence_libraries() -> None:
@@ -87,18 +91,40 @@ class UntrustedCodeError(ValueError):
         super().__init__(f"{self.reason} --model_revision {commit}")
 
 
-def _is_code_of_ours(name: str, commit: str) -> bool:
-    """Whether a Hub repository brings the very files that lie here. Raises OSError where it cannot be read."""
-    find_file = hub_class("modeling_hybridiqa.find_file")
-    files = [(ROOT / file, find_file(name, file, revision=commit)) for file in HUB_CODE]
-    return all(theirs is not None and Path(theirs).read_bytes() == ours.read_bytes() for ours, theirs in files)
+def code_hash(path: Path) -> str:
+    """Return the SHA-256 of a file of code, whichever line ends it has."""
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+@cache
+def hashes_of_ours() -> dict[str, frozenset[str]]:
+    """Return, by file of `HUB_CODE`, the hashes of all its versions that were ever released, and of the one here."""
+    lines = [
+        line.split() for line in RELEASED_CODE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    return {
+        file: frozenset([code_hash(ROOT / file), *(digest for digest, name in lines if name == file)])
+        for file in HUB_CODE
+    }
+
+
+def is_code_of_ours(find_file: Callable[[str], str | None]) -> bool:
+    """Return whether the code that a checkpoint brings is this project's, of today or of an earlier release.
+
+    Args:
+        find_file: the name of a file of the checkpoint -> its path, or None; may raise OSError.
+    """
+    files = {file: find_file(file) for file in HUB_CODE}
+    found = {file: Path(path) for file, path in files.items() if path is not None}
+    return MODEL_CODE in found and all(code_hash(path) in hashes_of_ours()[file] for file, path in found.items())
 
 
 def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tuple[type, dict]:
     """The class that loads a Hub checkpoint, with its options: ours, or the repository's where that is allowed."""
     try:
         commit = Path(cached_file(name, CONFIG_NAME, revision=revision)).parent.name  # the cache has a folder a commit
-        is_ours = _is_code_of_ours(name, commit)
+        find_file = hub_class("modeling_hybridiqa.find_file")
+        is_ours = is_code_of_ours(partial(find_file, name, revision=commit))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load {name}: {first_line(error)}") from error
     if is_ours:
@@ -106,6 +132,25 @@ def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tu
     if not trust_remote_code:
         raise UntrustedCodeError(name, commit)
     return AutoModel, {"revision": commit, "code_revision": commit, "trust_remote_code": True}
+
+
+def _choose_code_of_folder(folder: Path, trust_remote_code: bool) -> tuple[type, dict]:
+    """Return the class that loads a folder: today's where its code is ours, else its own, which is trusted.
+
+    Raises:
+        ValueError: its code lies in another repository, which is not.
+    """
+    if is_code_of_ours(lambda file: folder / file if (folder / file).is_file() else None):
+        return hub_class("modeling_hybridiqa.HybridIQAModel"), {}
+    fields, _ = PretrainedConfig.get_config_dict(folder)
+    classes = fields.get("auto_map") or {}
+    elsewhere = [name for name in (classes.values() if isinstance(classes, dict) else [classes]) if "--" in str(name)]
+    if elsewhere and not trust_remote_code:
+        raise ValueError(
+            f"{folder}/{CONFIG_NAME} names code of another repository, {elsewhere[0]}: read it, then allow it with "
+            "--trust_remote_code"
+        )
+    return AutoModel, {"trust_remote_code": True}
 
 
 def load_model(
@@ -119,8 +164,8 @@ def load_model(
 
     Args:
         dtype: default is the checkpoint's, which its `config.json` names.
-        trust_remote_code: run the code that a Hub checkpoint brings, where that is not the same as here; a folder on
-            disk is trusted.
+        trust_remote_code: run the code that a Hub checkpoint brings, where that is not ours; a folder on disk is
+            trusted, unless it names code of another repository.
         revision: of a Hub checkpoint: branch, tag or commit.
 
     Raises:
@@ -130,15 +175,19 @@ def load_model(
     if Path(name).is_dir():
         if revision is not None:
             raise ValueError(f"a revision is of a Hub id, got {revision} for the folder {name}")
-        model_class, code = AutoModel, {"trust_remote_code": True}
-    elif str(name).count("/") != 1 or Path(name).exists():
+    elif not HUB_ID.fullmatch(str(name)) or Path(name).exists():
         raise ValueError(f"the model must be a folder or a Hub id like user/name, got {name}")
-    else:
-        model_class, code = _choose_code(str(name), revision, trust_remote_code)
     try:
+        if Path(name).is_dir():
+            model_class, code = _choose_code_of_folder(Path(name), trust_remote_code)
+        else:
+            model_class, code = _choose_code(str(name), revision, trust_remote_code)
         model, loading_info = model_class.from_pretrained(str(name), output_loading_info=True, **code, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"cannot load {name}: {first_line(error)}") from error
+    except UntrustedCodeError:
+        raise
+    except Exception as error:  # whatever is wrong in somebody's files, transformers finds it in its own way
+        reason = first_line(error).removeprefix(f"cannot load {name}: ").removeprefix(f"{name}: ")
+        raise ValueError(f"cannot load {name}: {reason}") from error
     if model.config.model_type != "hybridiqa":
         raise ValueError(f"{name} holds a model of type {model.config.model_type!r}, accepted is 'hybridiqa'")
     if missing := [key for key in loading_info["missing_keys"] if not key.endswith("num_batches_tracked")]:

@@ -3,7 +3,15 @@
 import json
 
 import pytest
-from transformers import AutoConfig, ConvNextConfig, ResNetConfig
+from transformers import (
+    AutoConfig,
+    ConvNextConfig,
+    Dinov2Config,
+    ResNetConfig,
+    SiglipConfig,
+    SiglipVisionConfig,
+    SwinConfig,
+)
 
 from hybridiqa.loading import hub_class
 
@@ -46,6 +54,90 @@ def test_the_default_backbone_is_a_true_resnet_152():
 def test_sizes_that_cannot_work_are_refused_by_name(fields, message):
     with pytest.raises(ValueError, match=message):
         HybridIQAConfig(**fields)
+
+
+RESNET = {"model_type": "resnet", "depths": [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backbone_config": RESNET | {"depths": [1, 2, 1, 20_000]}}, "depths must be at most 100, got 20000"),
+        ({"backbone_config": RESNET | {"depths": [90] * 5}}, "at most 400 layers are accepted in all, got 450"),
+        (
+            {"backbone_config": {"model_type": "dinov2", "num_hidden_layers": 10**6}},
+            "num_hidden_layers must be at most",
+        ),
+        ({"backbone_config": {"model_type": "siglip", "vision_config": {"num_hidden_layers": 999}}}, "at most 100"),
+        ({"backbone_config": RESNET | {"num_labels": 10**9}}, "num_labels must be at most 100000"),
+        ({"backbone_config": RESNET | {"hidden_sizes": [10**400] * 4}}, "got a whole number|got 1000"),
+        ({"backbone_config": RESNET | {"hidden_sizes": [8] * 30_000}}, "at most 25000 entries"),
+        ({"backbone_config": RESNET | {"x": [[[[[[[[[[]]]]]]]]]]}}, "8 levels are accepted"),
+        ({"backbone_config": RESNET | {"x": "x" * 2000}}, "a text has at most 1000 letters, got 2000"),
+        ({"backbone_config": RESNET | {"dropout": float("inf")}}, "dropout must be a number within 1e"),
+        ({"backbone_config": RESNET | {"dropout": float("nan")}}, "dropout must be a number within 1e"),
+        ({"backbone_config": {"model_type": ["resnet"]}}, "needs a 'model_type'"),
+        ({"backbone_config": ["resnet"]}, r"must be a configuration or its dictionary, got \['resnet'\]"),
+        ({"num_labels": 10**9}, "config.json: num_labels must be at most 100000"),
+        ({"target_widths": [16, 8] * 5000}, "target_widths has at most 16 layers, got 10000"),
+        ({"target_widths": [5000]}, r"target_widths\[0\] must be at most 4096, got 5000"),
+        ({"target_input_size": 10**4000}, "target_input_size must be at most 4096, got 1000"),
+        ({"hyper_channels": 10**9}, "hyper_channels must be at most 4096"),
+        ({"lda_channels": [16] * 1000}, r"lda_channels must name 3 stages, got .* \(1000 entries\)"),
+        ({"patch_size": 4096}, "patch_size must be at most 2048"),
+        ({"num_patches": 10**6}, "num_patches must be at most 10000"),
+        ({"score_range": (1, float("inf"))}, "score_range must be .* each within 1e"),
+        ({"score_range": (1, 10**400)}, "score_range must be"),
+        ({"score_range": (False, True)}, "score_range must be"),
+        ({"score_quantiles": [1.0] * 3_000_000}, r"at most 10001, or none, got .* \(3000000 entries\)"),
+        ({"score_quantiles": [1, 10**400]}, "score_quantiles must be"),
+    ],
+)
+def test_what_describes_more_than_any_network_is_refused_at_once(fields, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        HybridIQAConfig(**fields)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"auto_map": {"AutoBackbone": "evil/code--mod.Class"}},
+        {"use_pretrained_backbone": True, "backbone": "resnet50"},
+        {"backbone": "evil/weights"},
+        {"use_timm_backbone": True},
+        {"model_type": "timm_backbone", "backbone": "resnet18"},
+    ],
+)
+def test_a_backbone_names_no_code_and_no_weights_of_another_repository(fields):
+    with pytest.raises(ValueError, match="which is not accepted"):
+        HybridIQAConfig(backbone_config=RESNET | fields)
+    backbone = ResNetConfig(depths=[1, 1, 1, 1])
+    for name, value in fields.items():
+        if name != "model_type":
+            setattr(backbone, name, value)
+            with pytest.raises(ValueError, match="which is not accepted"):
+                HybridIQAConfig(backbone_config=backbone)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        ResNetConfig(depths=[3, 8, 36, 3]),
+        ConvNextConfig(hidden_sizes=[256, 512, 1024, 2048], depths=[3, 3, 27, 3], num_labels=21_841),
+        SwinConfig(embed_dim=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48]),
+        Dinov2Config(hidden_size=1536, num_hidden_layers=40, num_attention_heads=24, use_swiglu_ffn=True),
+        SiglipVisionConfig(
+            hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=384
+        ),
+        SiglipConfig(),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_the_bounds_admit_the_largest_backbones_in_use(backbone):
+    hub_class("configuration_hybridiqa.check_bounds")("backbone_config", backbone.to_dict())
+    if backbone.model_type in ("resnet", "convnext", "swin"):  # of four stages
+        assert HybridIQAConfig(backbone_config=backbone).backbone_config.model_type == backbone.model_type
 
 
 @pytest.mark.parametrize("backbone", [ResNetConfig(depths=[1, 1, 1, 1]), ConvNextConfig(depths=[1, 1, 1, 1])])
