@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hybridiqa.loading import import_optional
+from hybridiqa.loading import first_line, import_optional
 from hybridiqa.onnx_description import INPUT_NAME, METADATA_KEY, OnnxDescription, not_an_export
 
 CHUNK_SIZE = 5  # patches of one image that are computed together
@@ -25,6 +25,14 @@ class _OnnxEngine:
             raise ValueError(f"the .onnx file is {description.dtype}, got --dtype {dtype}")
         self.config, self.image_processor = description.config, description.image_processor
         self.dtype, self.fingerprint = dtype, description.fingerprint
+
+
+def _description(metadata: str, file_name: str | Path) -> OnnxDescription:
+    """Return what a file says about itself. Raises ValueError, one line, for whatever is wrong in it."""
+    try:
+        return OnnxDescription.from_json(metadata)
+    except Exception as error:  # JSON that is none, other fields, a configuration beyond its bounds
+        raise ValueError(f"{not_an_export(file_name)} ({first_line(error)})") from error
 
 
 class OnnxRuntimeEngine(_OnnxEngine):
@@ -50,7 +58,7 @@ class OnnxRuntimeEngine(_OnnxEngine):
             metadata = self.session.get_modelmeta().custom_metadata_map[METADATA_KEY]
         except Exception as error:  # a parser's own classes, or KeyError
             raise not_an_export(file_name) from error
-        super().__init__(OnnxDescription.from_json(metadata), dtype)
+        super().__init__(_description(metadata, file_name), dtype)
 
     def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
         """`(batch, patches, 3, height, width)`, uint8 RGB -> `(batch, patches)`, float32, on the CPU."""
@@ -84,7 +92,7 @@ class OpenVinoEngine(_OnnxEngine):
             metadata = model.get_rt_info(["framework", METADATA_KEY]).value
         except RuntimeError as error:
             raise not_an_export(file_name) from error
-        super().__init__(OnnxDescription.from_json(metadata), dtype)
+        super().__init__(_description(metadata, file_name), dtype)
         if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ValueError("--dtype bfloat16: this processor does not compute in it, float32 and int8 are accepted")
         side = self.config.patch_size
