@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 from datasets import disable_progress_bars
 
+from hybridiqa.atomic import resolve_output
 from hybridiqa.benchmark_report import build_report, print_report
 from hybridiqa.files import check_new_folder, write_json
 from hybridiqa.loading import ROOT, choose_device, silence_libraries
@@ -117,8 +118,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         if isinstance(value, int) and value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     json_path = getattr(args, "json", None)
-    if json_path and (json_path.exists() or not json_path.absolute().parent.is_dir()):
-        raise ValueError(f"--json must be a new file in a folder that is there, got {json_path}")
+    if json_path:
+        if json_path.exists() or not json_path.absolute().parent.is_dir():
+            raise ValueError(f"--json must be a new file in a folder that is there, got {json_path}")
+        resolve_output(json_path, "--json")
 
 
 def measure_speed(args: argparse.Namespace) -> None:

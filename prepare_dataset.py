@@ -29,6 +29,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from hybridiqa.atomic import is_within
 from hybridiqa.dataset_card import prepared_card
 from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage
 from hybridiqa.dataset_loading import load_prepared
@@ -345,6 +346,11 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{option} {getattr(args, option)!r} is no regular expression: {error}") from error
     if args.synthesize_artifacts is not None and not Path(args.synthesize_artifacts).is_dir():
         raise ValueError(f"{args.synthesize_artifacts!r} is not a folder")
+    if args.synthesize_artifacts is not None and is_within(args.output_dir, Path(args.synthesize_artifacts)):
+        raise ValueError(
+            f"--output_dir {args.output_dir} lies in the folder of clean pictures, {args.synthesize_artifacts}: the "
+            "next run would take damaged versions for clean pictures; give a folder outside of it"
+        )
     if args.push_to_hub:
         _repository(args).check()
     if not is_push_only:

@@ -32,6 +32,7 @@ from hybridiqa.dataset_scoring import (
     DatasetImages,
     ScoredStream,
     check_columns,
+    check_outside_dataset,
     finish_stream,
     in_order,
     load_splits,
@@ -45,8 +46,15 @@ from hybridiqa.processes import Processes
 from hybridiqa.pushing import HubRepository, PushError
 from hybridiqa.score_ledger import ScoreLedger
 from hybridiqa.score_merge import within
-from hybridiqa.score_outputs import PatchMaps, check_errors_path, write_errors
-from hybridiqa.score_progress import remove_progress
+from hybridiqa.score_outputs import (
+    PatchMaps,
+    check_apart,
+    check_errors_path,
+    check_maps_apart,
+    check_maps_dir,
+    write_errors,
+)
+from hybridiqa.score_progress import check_progress_dir, progress_dir_of, remove_progress
 from hybridiqa.score_report import print_report
 from hybridiqa.score_store import ScoreRow, check_output
 from hybridiqa.scoring import PatchChoice, score_sources, scorer_name
@@ -84,7 +92,7 @@ def score_files(args: argparse.Namespace, processes: Processes) -> int:
         ValueError: wrong usage, found before any image is scored.
     """
     paths = find_images(args.inputs)
-    check_outputs(args)
+    check_outputs(args, paths)
     if processes.count > 1 and not args.output:
         raise ValueError(NEED_OUTPUT)
     engine, choice = open_engine(args, processes), PatchChoice(args.sampling, args.num_patches)
@@ -163,6 +171,9 @@ def check_dataset_arguments(args: argparse.Namespace, processes: Processes) -> N
         raise ValueError("--streaming takes either --output or --push_to_hub")
     if args.output and os.path.lexists(args.output):
         raise ValueError(f"--output must be a new folder, {args.output} is there already; nothing is overwritten")
+    if args.output:
+        check_progress_dir(args.output)
+        check_outside_dataset(args.output, args.dataset)
     if args.push_to_hub:
         repository_of(args).check()
 
@@ -243,16 +254,26 @@ def summary(num_scored: int, num_failed: int, num_known: int, seconds: float) ->
     return f"{num_scored} scored, {num_failed} failed, {known}{num_scored / seconds:.2f} images/s"
 
 
-def check_outputs(args: argparse.Namespace) -> None:
-    """Raise ValueError for files and folders that cannot be written without overwriting something."""
+def check_outputs(args: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """Raise ValueError for files and folders that cannot be written without overwriting something.
+
+    Args:
+        paths: of the pictures that are to be scored.
+    """
+    outputs = {f"--{name}": getattr(args, name) for name in ("output", "errors", "gallery", "map")}
+    outputs = {name: path for name, path in outputs.items() if path}
+    progress_dir = progress_dir_of(args.output) if args.output else None
+    check_apart(outputs, args.inputs, progress_dir)
     if args.output:
         check_output(args.output)
+        check_progress_dir(args.output)
     if args.errors:
         check_errors_path(args.errors)
     if args.gallery:
         check_gallery_path(args.gallery)
-    if args.map and args.map.exists() and not args.map.is_dir():
-        raise ValueError(f"--map must be a folder, got the file {args.map}")
+    if args.map:
+        check_maps_dir(args.map)
+        check_maps_apart(args.map, args.inputs, paths, progress_dir)
 
 
 def open_engine(args: argparse.Namespace, processes: Processes) -> Engine:

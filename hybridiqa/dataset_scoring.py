@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
@@ -20,6 +19,7 @@ from datasets import (
 )
 from pyarrow import parquet
 
+from hybridiqa.atomic import is_within, open_atomically
 from hybridiqa.files import write_text_atomically
 from hybridiqa.loading import first_line
 from hybridiqa.pushing import HubRepository, pushing_to
@@ -53,6 +53,18 @@ def load_splits(name: str, split: str | None, is_streaming: bool) -> dict[str, D
     if split not in splits:
         raise ValueError(f"--split must be one of {', '.join(splits)}, got {split}")
     return {split: splits[split]}
+
+
+def check_outside_dataset(output: Path, name: str) -> None:
+    """Raise ValueError for a scored copy in a folder whose files are all read as rows: the next run would score it.
+
+    A folder of `save_to_disk` names its files and may hold others.
+    """
+    is_saved = any(Path(name, file).is_file() for file in SAVED_FILES)
+    if Path(name).is_dir() and not is_saved and is_within(output, Path(name)):
+        raise ValueError(
+            f"--output {output} lies in the dataset {name} and would be read as part of it by the next run"
+        )
 
 
 def check_columns(splits: dict[str, Dataset | IterableDataset], image_column: str, score_column: str) -> None:
@@ -222,9 +234,8 @@ class ScoredStream:
         batches = self._scored(split, stream, num_written).iter(ROWS_PER_SHARD)
         for number, batch in zip(count(len(written)), batches, strict=False):
             path = folder / f"{prefix}-{number:06d}.parquet"
-            unfinished = path.with_suffix(".unfinished")
-            Dataset.from_dict(batch, features=self._features(split)).to_parquet(unfinished)
-            os.replace(unfinished, path)
+            with open_atomically(path) as file:
+                Dataset.from_dict(batch, features=self._features(split)).to_parquet(file)
 
     def push(self, repository: HubRepository) -> None:
         """Score while uploading: nothing is kept on the disk.

@@ -94,6 +94,7 @@ def place(data_source: str | bytes, target: str, temporary: str, expected_hash: 
             with open(unfinished, "xb") as file:
                 file.write(data_source)
         else:
+            open(unfinished, "xb").close()  # copyfile would write through a link of this name
             shutil.copyfile(data_source, unfinished)
             shutil.copystat(data_source, unfinished)
         sync_to_disk(unfinished)

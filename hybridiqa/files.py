@@ -19,6 +19,8 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from PIL import Image
 
+from hybridiqa.atomic import open_atomically
+
 # Formats that Pillow only recognises (films, weather data), or hands to another program (Ghostscript).
 NOT_PICTURES = {"MPEG", "HDF5", "BUFR", "GRIB", "EPS", "WMF"}
 # Pictures all the same where the plugin that reads them is missing: they are reported, not passed over.
@@ -158,9 +160,8 @@ def new_folder(output_dir: Path) -> Iterator[Path]:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a UTF-8 file that, whenever the process ends, is there whole, as before, or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with open_atomically(path, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
 
 
 def without_nan(value):

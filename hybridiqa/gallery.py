@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm.auto import tqdm
 
+from hybridiqa.atomic import open_atomically, resolve_output
 from hybridiqa.files import as_text, path_of, what_is_no_file
 from hybridiqa.rgb import to_rgb
 from hybridiqa.score_report import best_first, failures, on_one_line
@@ -34,15 +35,14 @@ def check_gallery_path(path: Path) -> None:
     """Check that a gallery can be written there.
 
     Raises:
-        ValueError: another suffix than .html, no such folder, or a file of this name that is no gallery.
+        ValueError: another suffix than .html, no such folder, or something of this name that is no gallery.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"a gallery must end in {' or '.join(SUFFIXES)}, got {path}")
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent} for the gallery {path.name}")
-    if os.path.lexists(path) and not _is_gallery(path):
+    if os.path.exists(path) and not _is_gallery(path):
         raise ValueError(f"{path} is there already and is not a gallery; nothing is overwritten")
+    resolve_output(path, "--gallery")
 
 
 def _is_gallery(path: Path) -> bool:
@@ -159,13 +159,8 @@ def write_gallery(rows: Sequence[ScoreRow], path: Path, num_workers: int = 2, ma
     path = Path(path)
     check_gallery_path(path)
     before, after = _page_around_data()
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
-            file.write(before)
-            file.writelines(_data_of(rows, num_workers, max_images))
-            file.write(after)
+    with open_atomically(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(before)
+        file.writelines(_data_of(rows, num_workers, max_images))
+        file.write(after)
         check_gallery_path(path)  # the thumbnails took their time
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
+from hybridiqa.atomic import open_atomically
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 LONG_SIDE = 1024  # pixels of the picture in a map
@@ -326,7 +328,6 @@ def save_patch_map(drawn: Image.Image, image_path: Path, root: Path, maps_dir: P
     owner = _owner(image_path)
     text = PngImagePlugin.PngInfo()
     text.add_text(OWNER_KEY, owner)
-    unfinished = path.with_name(f".{owner}.unfinished")
-    drawn.save(unfinished, "PNG", pnginfo=text)
-    unfinished.replace(path)
+    with open_atomically(path) as file:
+        drawn.save(file, "PNG", pnginfo=text)
     return path

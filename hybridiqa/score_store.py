@@ -6,16 +6,19 @@ What a run adds while it goes on stands in `hybridiqa/score_progress.py`.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import IO
 
 import pyarrow
 from pyarrow import parquet
+
+from hybridiqa.atomic import open_atomically, resolve_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,10 @@ class ScoreRow:
 
 COLUMNS = tuple(field.name for field in fields(ScoreRow))
 cells_of = attrgetter(*COLUMNS)
-NUMBERS = {"score": float, "score_std": float, "percentile": float, "width": int, "height": int}
+REALS, SIZES, TEXTS = ("score", "score_std", "percentile"), ("width", "height"), ("error", "content_hash")
+NUMBERS = dict.fromkeys(REALS, float) | dict.fromkeys(SIZES, int)
+MAX_SIZE = 2**31 - 1  # what the Parquet column of a width takes
+MAX_SHOWN = 100  # characters of a damaged value that a message repeats
 PARQUET_SCHEMA = pyarrow.schema(
     [
         ("path", pyarrow.string()),
@@ -65,24 +71,60 @@ PARQUET_SCHEMA = pyarrow.schema(
 )
 
 
-def row_from(values: dict) -> ScoreRow:
-    """A row from its columns.
+def _is_real(value: object) -> bool:
+    """Return whether a value is a number that a float holds."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an int of hundreds of digits
+        return False
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIZE
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that UTF-8 can write."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:  # half a character, which JSON can spell
+        return False
+
+
+CHECKS = dict.fromkeys(REALS, _is_real) | dict.fromkeys(SIZES, _is_size) | dict.fromkeys(TEXTS, _is_text)
+
+
+def row_from(values: object) -> ScoreRow:
+    """Return the row with these columns, given as any JSON value.
 
     Raises:
         ValueError: other columns than a row has, or values that are none of theirs.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"no row of scores: {repr(values)[:MAX_SHOWN]}")
     if set(values) != set(COLUMNS):
-        raise ValueError(f"a row has the columns {', '.join(COLUMNS)}, got {', '.join(map(str, values))}")
-    numbers = (values["score"], values["score_std"], values["percentile"])
-    are_numbers = all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in numbers)
-    if not isinstance(values["path"], str) or not are_numbers or not isinstance(values["vanished"], bool):
-        raise ValueError(f"no row of scores: {values}")
-    return ScoreRow(**values)
+        got = ", ".join(map(str, values))
+        raise ValueError(f"a row has the columns {', '.join(COLUMNS)}, got {got[: 2 * MAX_SHOWN]}")
+    wrong = [name for name, is_right in CHECKS.items() if values[name] is not None and not is_right(values[name])]
+    wrong += [name for name in ("path", "scorer") if not _is_text(values[name])]
+    wrong += ["vanished"] if not isinstance(values["vanished"], bool) else []
+    if wrong:
+        raise ValueError(f"no row of scores, its {wrong[0]} is {repr(values[wrong[0]])[:MAX_SHOWN]}")
+    reals = {name: float(values[name]) for name in REALS if values[name] is not None}  # JSON's 5 is an int
+    return ScoreRow(**values | reals)
+
+
+def row_from_line(line: bytes) -> ScoreRow:
+    """Return the row that `to_json_line` wrote. Raises ValueError for anything else."""
+    try:
+        return row_from(json.loads(line.decode("utf-8")))
+    except RecursionError as error:  # thousands of brackets in each other
+        raise ValueError("no row of scores: too deeply nested") from error
 
 
 def _from_csv(cells: dict[str, str]) -> ScoreRow:
     if None in cells or None in cells.values():
-        raise ValueError(f"a line has more or fewer than {len(COLUMNS)} cells: {cells}")
+        raise ValueError(f"more or fewer than {len(COLUMNS)} cells: {repr(cells)[:MAX_SHOWN]}")
     values = {name: cell or None for name, cell in cells.items()}
     for name, number in NUMBERS.items():
         if values.get(name) is not None:
@@ -95,19 +137,31 @@ def _read_csv(path: Path) -> list[ScoreRow]:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-        return [_from_csv(cells) for cells in reader]
+        try:
+            return [_from_csv(cells) for cells in reader]
+        except UnicodeDecodeError:  # found in what is read ahead, so that the line is not known
+            raise
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from error
 
 
-def _write_csv(path: Path, rows: Sequence[ScoreRow]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(cells_of(replace(row, vanished="true" if row.vanished else "")) for row in rows)
+def _write_csv(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(cells_of(replace(row, vanished="true" if row.vanished else "")) for row in rows)
+    text.detach()
 
 
 def _read_json_lines(path: Path) -> list[ScoreRow]:
-    with open(path, encoding="utf-8") as file:
-        return [row_from(json.loads(line)) for line in file]
+    rows = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                rows.append(row_from_line(line))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+    return rows
 
 
 def to_json_line(row: ScoreRow) -> str:
@@ -115,18 +169,17 @@ def to_json_line(row: ScoreRow) -> str:
     return json.dumps(dict(zip(COLUMNS, cells_of(row), strict=True)), ensure_ascii=False) + "\n"
 
 
-def _write_json_lines(path: Path, rows: Sequence[ScoreRow]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(map(to_json_line, rows))
+def _write_json_lines(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
+    file.writelines(to_json_line(row).encode() for row in rows)
 
 
 def _read_parquet(path: Path) -> list[ScoreRow]:
     return [row_from(values) for batch in parquet.ParquetFile(path).iter_batches() for values in batch.to_pylist()]
 
 
-def _write_parquet(path: Path, rows: Sequence[ScoreRow]) -> None:
+def _write_parquet(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
     columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
-    parquet.write_table(pyarrow.table(columns, PARQUET_SCHEMA), path)
+    parquet.write_table(pyarrow.table(columns, PARQUET_SCHEMA), file)
 
 
 FORMATS = {
@@ -161,22 +214,14 @@ def write_scores(path: Path, rows: Iterable[ScoreRow]) -> None:
     """Write the rows, sorted by path; whenever the process ends, the file is there whole, as before, or not at all."""
     path = Path(path)
     _, write = FORMATS[path.suffix.lower()]
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished, sorted(rows, key=lambda row: (row.path, row.scorer)))
-    with open(unfinished, "rb") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with open_atomically(path) as file:
+        write(file, sorted(rows, key=lambda row: (row.path, row.scorer)))
 
 
 def check_output(path: Path) -> None:
     """Raise ValueError unless scores can be written there: a known suffix, and a free name or a file of scores."""
     _check_suffix("--output", path)
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"--output: there is no folder {path.parent}")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"--output: {path.parent} cannot be written to")
-    if os.path.lexists(path):
+    if resolve_output(path, "--output").exists():
         try:
             read_scores(path)
         except ValueError as error:

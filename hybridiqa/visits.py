@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from hybridiqa.atomic import open_atomically
 from hybridiqa.files import as_text, hash_of, path_of
 from hybridiqa.gallery import encode_thumbnail
 from hybridiqa.intake import Intake, Limits, Picture, free_name
@@ -305,9 +305,8 @@ def _format_of(path: Path) -> str | None:
 
 def _save(image: Image.Image, path: Path) -> None:
     """As PNG, without loss, there whole or not at all."""
-    unfinished = path.with_name(f".{secrets.token_hex(8)}.png")
-    image.save(unfinished, compress_level=1)
-    unfinished.replace(path)
+    with open_atomically(path, is_synced=False) as file:
+        image.save(file, "PNG", compress_level=1)
 
 
 def _name_in_zip(name: str) -> str:
@@ -318,9 +317,10 @@ def _name_in_zip(name: str) -> str:
 
 def _write_zip(path: Path, files: dict[str, Path]) -> Path:
     """The files under their names, not compressed: pictures are already."""
-    unfinished = path.with_name(f".{secrets.token_hex(8)}.zip")
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+    with (
+        open_atomically(path, is_synced=False) as unfinished,
+        zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive,
+    ):
         for name, file in files.items():
             archive.write(path_of(as_text(file)), name)
-    unfinished.replace(path)
     return path

@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
+from hybridiqa.atomic import UNFINISHED_SUFFIX
 from hybridiqa.score_progress import progress_dir_of
 from hybridiqa.score_store import read_scores
 
@@ -72,19 +73,23 @@ def kill_once(folder: Path, output: Path, delay: float, in_writing: bool) -> str
         Where it hit: before a first row ("start-up"), "scoring", "writing", after that ("clearing up"), or "end" where
         the run was not killed.
     """
-    unfinished = output.with_name(f".{output.name}.unfinished")
+
+    def unfinished() -> list[Path]:
+        return list(output.parent.glob(f".{output.name}.*{UNFINISHED_SUFFIX}"))
+
     before = num_bytes(progress_dir_of(output))
     process = start(folder, output)
     end = time.monotonic() + delay
-    has_moment = wait_until(process, unfinished.exists if in_writing else lambda: time.monotonic() >= end)
+    has_moment = wait_until(process, unfinished if in_writing else lambda: time.monotonic() >= end)
     process.send_signal(signal.SIGKILL)
     process.wait()
     if not has_moment:
         if process.returncode != 1:  # some pictures are broken
             raise RuntimeError(f"the run failed with {process.returncode}:\n{(folder / 'log.txt').read_text()[-3000:]}")
         return "end"
-    if unfinished.exists():
-        unfinished.unlink()  # so that the next one is seen; a run writes over it
+    if leftovers := unfinished():
+        for leftover in leftovers:  # so that the next one is seen
+            leftover.unlink()
         return "writing"
     now = num_bytes(progress_dir_of(output))
     return "clearing up" if now < before else "scoring" if now > before else "start-up"

@@ -207,12 +207,12 @@ def test_a_run_that_ends_in_the_middle_leaves_the_page_as_it_was(tmp_path, monke
         ("page.png", r"a gallery must end in \.html or \.htm, got"),
         ("no/such/page.html", "there is no folder"),
         ("folder.html", "is there already and is not a gallery; nothing is overwritten"),
-        ("dangling.html", "is there already and is not a gallery; nothing is overwritten"),
+        ("dangling.html", "leads into a folder that is not there"),
     ],
 )
 def test_a_path_that_cannot_be_a_gallery_is_refused_beforehand(tmp_path, name, message):
     (tmp_path / "folder.html").mkdir()
-    (tmp_path / "dangling.html").symlink_to(tmp_path / "nothing")
+    (tmp_path / "dangling.html").symlink_to(tmp_path / "nothing" / "page.html")
     with pytest.raises(ValueError, match=message):
         check_gallery_path(tmp_path / name)
     check_gallery_path(tmp_path / "new.html")

@@ -285,6 +285,16 @@ def test_a_used_output_folder_and_an_unsafe_zip_are_refused(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.zip", "source"]
 
 
+def test_damaged_versions_are_not_put_among_the_clean_pictures(tmp_path, capsys):
+    clean = save_scored_folder(tmp_path / "clean")
+    (tmp_path / "link").symlink_to(clean)
+    before = sorted(tmp_path.rglob("*"))
+    for output_dir in (clean / "d", tmp_path / "link" / "deep" / "d", tmp_path / "x" / ".." / "clean" / "d"):
+        assert run("--synthesize_artifacts", clean, "--output_dir", output_dir) == 2
+        assert "lies in the folder of clean pictures" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_only_prepared_datasets_are_loaded(tmp_path):
     with pytest.raises(ValueError, match="not a prepared dataset"):
         load_prepared(tmp_path)

@@ -17,8 +17,8 @@ from transformers import AutoModel, PreTrainedModel
 
 import score
 from hybridiqa.files import content_hash
-from hybridiqa.score_progress import ScoreProgress
-from hybridiqa.score_store import ScoreRow, read_scores
+from hybridiqa.score_progress import ScoreProgress, progress_dir_of
+from hybridiqa.score_store import ScoreRow, read_scores, to_json_line, write_scores
 
 COLUMNS = ["path", "score", "score_std", "percentile", "width", "height", "error", "vanished", "content_hash", "scorer"]
 
@@ -204,6 +204,119 @@ def test_wrong_usage_is_one_clear_line(library, tmp_path, tiny_checkpoint, capsy
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert (tmp_path / "taken.csv").read_text() == "mine"
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fails where a model is loaded: what is wrong must be told before."""
+    monkeypatch.setattr(score, "load_engine", lambda *arguments, **options: pytest.fail("the model was loaded"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--output x.csv --errors x.csv", ("--output", "--errors")),
+        ("--output x.csv --errors ./library/../x.csv", ("--output", "--errors")),
+        ("--output scored.csv --errors scored.csv", ("--output", "--errors")),
+        ("--output scored.csv --errors soft.csv", ("--output", "--errors")),
+        ("--output scored.csv --errors hard.csv", ("--output", "--errors")),
+        ("--output linked/x.csv --errors library/x.csv", ("--output", "--errors")),
+        ("--errors g.html --gallery g.html", ("--errors", "--gallery")),
+        ("--output nowhere.csv --gallery nowhere.html", ("--output", "--gallery")),
+        ("--errors x --map x", ("--errors", "--map")),
+        ("--errors x --map x/maps", ("--map", "lies below --errors")),
+        ("--output x.csv --map x.csv.progress", ("--map", "x.csv.progress")),
+        ("--output x.csv --map x.csv.progress/deep", ("--map", "x.csv.progress")),
+        ("--output soft.csv --gallery scored.csv.progress/g.html", ("--gallery", "scored.csv.progress")),
+        ("scored.csv --output soft.csv", ("--output", "is the input scored.csv")),
+        ("hard.csv --output scored.csv", ("--output", "is the input hard.csv")),
+        ("--map library", ("--map", "scored folder")),
+        ("--map ./library/maps", ("--map", "scored folder")),
+        ("--map linked/maps", ("--map", "scored folder")),
+        ("library/deep --map library/deep/maps", ("--map", "scored folder")),
+        ("library/deep/.. --map maps-with-link", ("--map", "scored folder")),
+        ("nest --map .", ("--map", "scored folder")),
+        ("--map scored.csv", ("--map must be a folder, got the file",)),
+        ("--map scored.csv/maps", ("--map must be a folder, got the place below a file",)),
+        ("--output folder.csv", ("--output", "is a folder")),
+        ("--errors pipe", ("--errors", "is a pipe")),
+        ("--gallery lost.html", ("--gallery", "leads into a folder that is not there")),
+        ("--output unfinished.csv", ("unfinished.csv.progress is there already and no folder",)),
+        ("--errors WEIGHTS", ("no list of errors; nothing is overwritten",)),
+    ],
+)
+def test_an_output_that_would_take_anothers_place_is_refused_before_work(
+    library, tiny_checkpoint, tmp_path, capsys, monkeypatch, no_model, arguments, named
+):
+    monkeypatch.chdir(tmp_path)
+    write_scores(Path("scored.csv"), [ScoreRow("a.png", 5.0)])
+    Path("soft.csv").symlink_to("scored.csv")
+    os.link("scored.csv", "hard.csv")
+    Path("linked").symlink_to("library")
+    for name in ("nowhere.csv", "nowhere.html"):
+        Path(name).symlink_to("nothing-yet")
+    Path("maps-with-link").mkdir()
+    Path("maps-with-link", "deep").symlink_to(library)
+    shutil.copytree(library, "nest/nest")
+    for name in ("folder.csv", "scored.csv.progress"):
+        Path(name).mkdir()
+    os.mkfifo("pipe")
+    Path("lost.html").symlink_to("gone/g.html")
+    Path("unfinished.csv.progress").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    arguments = arguments.replace("WEIGHTS", f"{tiny_checkpoint}/model.safetensors").split()
+    assert run(tiny_checkpoint, "library", *arguments) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert all(text in line for text in named), line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_outputs_may_lie_in_the_library_and_maps_beside_a_picture_that_was_named(library, tiny_checkpoint, tmp_path):
+    outputs = ["--output", library / "s.csv", "--errors", library / "e.csv", "--gallery", library / "g.html"]
+    for _ in range(2):
+        assert run(tiny_checkpoint, library, *outputs, "--map", tmp_path / "maps") == 0
+    assert len(read_scores(library / "s.csv")) == 3
+    assert run(tiny_checkpoint, library / "a.png", "--map", library) == 0
+    assert (library / "a.png.map.png").exists()
+
+
+def test_linked_outputs_are_written_where_they_lead(library, tiny_checkpoint, tmp_path):
+    (library / "text.png").write_text("hello")
+    (tmp_path / "disk").mkdir()
+    outputs = {"--output": "s.csv", "--errors": "e.csv", "--gallery": "g.html", "--map": "maps"}
+    for name in outputs.values():
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    options = [part for option, name in outputs.items() for part in (option, tmp_path / name)]
+    assert run(tiny_checkpoint, library, *options) == 1
+    (tmp_path / "disk" / "s.csv").chmod(0o600)
+    make_picture(90, 90, seed=7).save(library / "new.png")
+    assert run(tiny_checkpoint, library, *options) == 1
+    assert all((tmp_path / name).is_symlink() for name in outputs.values())
+    assert len(read_scores(tmp_path / "disk" / "s.csv")) == 5
+    assert (tmp_path / "disk" / "s.csv").stat().st_mode & 0o777 == 0o600
+    assert "text.png" in (tmp_path / "disk" / "e.csv").read_text()
+    assert "new.png" in (tmp_path / "disk" / "g.html").read_text()
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["e.csv", "g.html", "maps", "s.csv"]
+    assert (tmp_path / "disk" / "maps" / "new.png.map.png").exists()
+
+
+def test_a_run_goes_on_over_damaged_progress_and_says_what_it_kept(library, tiny_checkpoint, tmp_path, capsys):
+    output = tmp_path / "scores.csv"
+    assert run(tiny_checkpoint, library, "--output", output) == 0
+    lines = [to_json_line(row) for row in read_scores(output)]
+    output.unlink()
+    folder = progress_dir_of(output)
+    folder.mkdir()
+    (folder / "rows-00000.jsonl").write_text(lines[0] + "damaged\n" + lines[1])
+    (folder / "rows-00001.jsonl").write_text("damaged, too\n" + lines[2])
+    capsys.readouterr()
+    assert run(tiny_checkpoint, library, "--output", output) == 0
+    assert "0 scored, 0 failed, 3 skipped as known" in capsys.readouterr().err
+    assert len(read_scores(output)) == 3
+    kept = {path.name: path.read_text() for path in folder.iterdir()}
+    assert kept == {"rows-00000.jsonl.rejected": "damaged\n", "rows-00001.jsonl.rejected": "damaged, too\n"}
+    assert run(tiny_checkpoint, library, "--output", output) == 0
+    assert {path.name: path.read_text() for path in folder.iterdir()} == kept
 
 
 def test_names_that_are_not_utf8_or_hold_a_new_line_are_rows_like_others(library, tiny_checkpoint, tmp_path, capsys):

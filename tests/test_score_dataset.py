@@ -135,6 +135,26 @@ def test_a_stopped_stream_does_not_go_on_with_another_scorer(saved, tiny_checkpo
     assert folder.is_dir()
 
 
+def test_a_scored_copy_inside_of_a_folder_of_rows_is_refused_and_inside_of_a_saved_dataset_is_not(
+    saved, tiny_checkpoint, tmp_path, capsys
+):
+    (tmp_path / "rows").mkdir()
+    make_split(0, 3).to_parquet(tmp_path / "rows" / "train.parquet")
+    (tmp_path / "link").symlink_to("rows")
+    for output in (tmp_path / "rows" / "scored", tmp_path / "link" / "deep" / "scored"):
+        assert run(tiny_checkpoint, tmp_path / "rows", "--output", output, "--streaming") == 2
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert "--output" in line and "lies in the dataset" in line
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["train.parquet"]
+    assert run(tiny_checkpoint, saved, "--output", Path(saved, "scored"), "--split", "odd") == 1
+
+
+def test_a_file_where_the_progress_is_to_lie_is_told_before_work(saved, tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "scored.progress").write_text("mine")
+    assert run(tiny_checkpoint, saved, "--output", tmp_path / "scored") == 2
+    assert "scored.progress is there already and no folder" in capsys.readouterr().err
+
+
 def test_one_split_and_another_column_name(saved, expected, tiny_checkpoint, tmp_path):
     options = ["--split", "odd", "--score_column", "quality"]
     assert run(tiny_checkpoint, saved, "--output", tmp_path / "scored", *options) == 1

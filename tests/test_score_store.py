@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from contextlib import closing
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from hybridiqa.percentiles import percentiles_among, percentiles_in
 from hybridiqa.score_ledger import ScoreLedger
 from hybridiqa.score_merge import merge_rows, with_percentiles, within
 from hybridiqa.score_progress import ScoreProgress, progress_dir_of, read_progress
-from hybridiqa.score_store import COLUMNS, ScoreRow, check_output, of_one_scorer, read_scores, write_scores
+from hybridiqa.score_store import COLUMNS, ScoreRow, cells_of, check_output, of_one_scorer, read_scores, write_scores
 
 A = ScoreRow("a.png", 6.5, 0.25, 80.0, 100, 50, None, False, "aa", "model grid-25 float32 torch")
 ODD = ScoreRow('odd, "two\nlines\r.png', 0.1, 1 / 3, None, 1, 2, None, True, "bb", A.scorer)
@@ -66,6 +67,66 @@ def test_what_is_no_file_of_scores_is_said(tmp_path, name, content):
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=f"{name} is not a file of scores: .+"):
         read_scores(tmp_path / name)
+
+
+LINE = json.dumps(dict(zip(COLUMNS, cells_of(A), strict=True)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("[1]", "7", "null", '"path"', "[" * 50_000, "1e999", "1" * 5000, LINE[:-9]),
+        *(
+            LINE.replace("6.5", number)
+            for number in ("1e999", "1" + "0" * 400, "1" * 5000, "true", "[6]", '"6"', "NaN")
+        ),
+        *(LINE.replace("100", number) for number in ("1e3", "-1", "2147483648", "true", '"wide"', "[]")),
+        LINE.replace("a.png", "\\ud800"),
+        LINE.replace('"aa"', "5"),
+        LINE.replace("false", "null"),
+    ],
+)
+def test_a_line_of_any_json_is_an_error_that_names_the_line(tmp_path, line):
+    path = tmp_path / "scores.jsonl"
+    write_scores(path, [A, BROKEN])
+    path.write_text(path.read_text() + line + "\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"scores\.jsonl is not a file of scores: line 3: .{1,400}; nothing is"):
+        check_output(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "cells", ["a.png,1e400,,,,,,,,", "a.png,5,,,1e9,,,,,", "a.png,5,,,-1,,,,,", "a.png,5", "\n,,,"]
+)
+def test_a_damaged_csv_names_the_line(tmp_path, cells):
+    path = tmp_path / "scores.csv"
+    write_scores(path, [A, BROKEN])
+    with open(path, "a") as file:
+        file.write(cells + "\n")
+    with pytest.raises(ValueError, match=r"scores\.csv is not a file of scores: line [45]: .+; nothing is overwritten"):
+        check_output(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_linked_file_of_scores_is_updated_where_it_lies(tmp_path, suffix):
+    real, link = tmp_path / f"real.{suffix}", tmp_path / f"link.{suffix}"
+    link.symlink_to(real)
+    check_output(link)  # leads nowhere yet
+    for rows in ([A], [A, BROKEN]):
+        write_scores(link, rows)
+        real.chmod(0o600)
+    write_scores(link, [ODD])
+    assert link.is_symlink() and read_scores(real) == [ODD] and real.stat().st_mode & 0o777 == 0o600
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_cannot_be_a_file_of_scores_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name, kind in {"pipe.csv": "a pipe", "folder.csv": "a folder"}.items():
+        with pytest.raises(ValueError, match=f"--output: .*{name} is {kind}, accepted is a file"):
+            check_output(tmp_path / name)
 
 
 def test_one_scorer_is_chosen_or_asked_for():

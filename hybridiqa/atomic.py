@@ -1,0 +1,135 @@
+"""Files written whole: under a random name beside the place they are for, onto the disk, then renamed to it.
+
+Everything that writes a file which a user named goes through `open_atomically`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+UNFINISHED_SUFFIX = ".unfinished"
+# Of the name that is replaced, in a temporary one: with at most 4 bytes each they leave room for the random part in the
+# 255 bytes that file systems allow.
+NUM_NAME_CHARS = 48
+# A name that is there already, a planted link above all, is not opened.
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def resolve_output(path: Path, name: str = "") -> Path:
+    """Return the file that a write to `path` makes or replaces: a link stays, and what it leads to changes.
+
+    Args:
+        name: of the option that brought the path, for the message.
+
+    Raises:
+        ValueError: no regular file (a folder, pipe or device), or a folder that is not there or cannot be written to.
+    """
+    prefix = f"{name}: " if name else ""
+    target = Path(os.path.realpath(path))
+    found = f"{path}, a link to {target}," if os.path.islink(path) else str(path)
+    try:
+        status = _status(target)
+    except OSError as error:  # a link that leads to itself, or a name too long
+        raise ValueError(f"{prefix}{path} cannot be a file: {error.strerror}") from error
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        kind = next((kind for is_kind, kind in KINDS.items() if is_kind(status.st_mode)), "a device")
+        raise ValueError(f"{prefix}{found} is {kind}, accepted is a file")
+    if not target.parent.is_dir():
+        if os.path.islink(path):
+            raise ValueError(f"{prefix}{found} leads into a folder that is not there")
+        raise ValueError(f"{prefix}there is no folder {path.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise ValueError(f"{prefix}{target.parent if os.path.islink(path) else path.parent} cannot be written to")
+    return target
+
+
+def _keep_owner_and_mode(descriptor: int, before: os.stat_result) -> None:
+    if not hasattr(os, "fchmod"):  # Windows
+        return
+    now = os.fstat(descriptor)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with suppress(OSError):  # only root may give files away
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+    with suppress(OSError):  # a file system without modes
+        os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every file system, and no Windows, can
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def open_atomically(path: Path, mode: str = "wb", is_synced: bool = True, **options) -> Iterator[IO]:
+    """Open a new file that replaces `path` once the block has ended well, and vanishes otherwise.
+
+    Whenever the process ends, `path` is there whole, as before, or not at all. A link stays one: the file that it leads
+    to is replaced. An existing file's mode is kept (its owner, where the system allows it); a new one gets what the
+    umask says.
+
+    Args:
+        mode: "wb" or "w"; `options` are those of `open`.
+        is_synced: whether it must outlast a power failure, too, for which the disk is waited for.
+
+    Raises:
+        ValueError: as `resolve_output`.
+        OSError: it cannot be written.
+    """
+    target = resolve_output(Path(path))
+    before = _status(target)
+    unfinished = target.with_name(f".{target.name[:NUM_NAME_CHARS]}.{secrets.token_hex(8)}{UNFINISHED_SUFFIX}")
+    # Never more open than what it replaces, not even for a moment.
+    descriptor = os.open(unfinished, NEW_FILE, 0o666 if before is None else stat.S_IMODE(before.st_mode))
+    try:
+        with open(descriptor, mode, **options) as file:
+            if before is not None:
+                _keep_owner_and_mode(descriptor, before)
+            yield file
+            file.flush()
+            if is_synced:
+                os.fsync(descriptor)
+        os.replace(unfinished, target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if is_synced:
+        _sync_folder(target.parent)
+
+
+def is_same_place(path: Path, other: Path) -> bool:
+    """Return whether two paths lead to one file or folder, through links of either kind, whether it is there or not."""
+    if os.path.normcase(os.path.realpath(path)) == os.path.normcase(os.path.realpath(other)):
+        return True
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return False
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Return whether a path leads to a folder, or to a place below it, that need not be there."""
+    real, real_folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    places = (real, *real.parents)
+    if real_folder in places:
+        return True
+    status = _status(real_folder)  # the same folder may have two names: another case of letters, a second mount
+    found = map(_status, places) if status else ()
+    return any(place is not None and os.path.samestat(place, status) for place in found)
