@@ -1,19 +1,36 @@
 """Labelling by hand: copies in the folders of a scored dataset, taken back, gone on with, and read by its doors."""
 
+import errno
+import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 from test_visits import FIVE, NAMES, bring, make_visit, score_all
 
+from hybridiqa import labelling
 from hybridiqa.dataset_formats import read_hybrid_folder
 from hybridiqa.dataset_loading import load_prepared
 from hybridiqa.files import content_hash, hash_of
-from hybridiqa.labelling import CHOICES, LABEL_BINS, ORDERS, RECORD_NAME, SKIPPED, LabelFolder, in_order, score_of_bin
+from hybridiqa.labelling import (
+    CHOICES,
+    LABEL_BINS,
+    LOCK_NAME,
+    ORDERS,
+    RECORD_NAME,
+    SKIPPED,
+    LabelFolder,
+    in_order,
+    score_of_bin,
+)
 from hybridiqa.loading import ROOT
 from hybridiqa.shared_models import SharedModels
 
@@ -48,9 +65,9 @@ def reopened(labels: LabelFolder) -> LabelFolder:
 
 
 def files_in(folder: Path) -> list[str]:
-    """All that lies in it, hidden files too, but for the record."""
+    """All that lies in it, hidden files too, but for the record and its lock."""
     paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.name != RECORD_NAME)
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.name not in (RECORD_NAME, LOCK_NAME))
 
 
 def test_a_label_is_a_copy_and_the_picture_stays_as_it_was(labels, pictures):
@@ -184,27 +201,261 @@ def test_a_last_line_that_was_torn_hinders_neither_reading_nor_the_next_label(la
     assert reopened(labels).history == later.history
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"5",
-        b"null",
-        b'{"content_hash": "x", "choice": "8", "file": 5}',
-        b"\xff\x00",
-        b'{"content_hash": "x"}',
-        b'{"content_hash": "x", "choice": "8", "file": null, "other": 1}',
-        b'{"content_hash": "x", "choice": "8", "file": "8/a.png", "undone": true}',  # what was never done
-    ],
-)
-def test_a_damaged_line_in_the_middle_is_named(labels, pictures, line):
+DAMAGED_LINES = [
+    b"",
+    b"{",
+    b"[]",
+    b"5",
+    b"null",
+    b"[" * 100_000,
+    b'{"content_hash": "x", "choice": "8", "file": 5}',
+    b"\xff\x00",
+    b'{"content_hash": "x"}',
+    b'{"content_hash": "x", "choice": "8", "file": null, "other": 1}',
+    b'{"content_hash": "x", "choice": "8", "file": "8/a.png", "undone": true}',  # what was never done
+    b'{"content_hash": "x", "choice": "8", "file": "8/a.png", "undone": 1}',
+    b'{"content_hash": 5, "choice": "8", "file": "8/a.png"}',
+    b'{"content_hash": "x", "choice": "7", "file": "7/a.png"}',
+    b'{"content_hash": "x", "choice": ["8"], "file": "8/a.png"}',
+    b'{"content_hash": "x", "choice": "8", "file": null}',
+    b'{"content_hash": "x", "choice": "skip", "file": "8/a.png"}',
+    b'{"content_hash": "x", "choice": "8", "file": "9/a.png"}',
+    b'{"content_hash": "x", "choice": "8", "file": "8/.."}',
+    b'{"content_hash": "x", "choice": "8", "file": "8/"}',
+    b'{"content_hash": "x", "choice": "8", "file": "8/a\\u0000.png"}',
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES)
+def test_a_damaged_line_costs_that_line_is_told_once_and_stays(labels, pictures, line, caplog):
     labels.choose(pictures[0], "a.png", "8")
     whole = labels.record_path.read_bytes()
-    labels.record_path.write_bytes(whole + line + b"\n" + whole)
-    with pytest.raises(ValueError, match=r"line 2 of .*labels\.jsonl is damaged"):
+    labels.choose(pictures[1], "b.png", "9")
+    rest = labels.record_path.read_bytes().removeprefix(whole)
+    labels.record_path.write_bytes(whole + line + b"\n" + rest)
+    later = reopened(labels)
+    assert later.counts() == labels.counts() == {"8": 1, "9": 1}
+    later.choose(pictures[2], "c.png", "Artifact/1")
+    assert later.undo().choice == "Artifact/1" and later.undo().choice == "9" and later.counts() == {"8": 1}
+    assert labels.record_path.read_bytes().startswith(whole + line + b"\n" + rest)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2 and all("line 2 of " in text and "is damaged" in text for text in told)  # once a page
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "8/../../outside.png", "/", "8/link/outside.png"])
+def test_undo_never_removes_what_lies_outside_of_the_folder(labels, pictures, tmp_path, name):
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(b"somebody's")
+    (labels.folder / "8").mkdir(parents=True)
+    (labels.folder / "8/link").symlink_to(tmp_path)
+    name = str(outside) if name == "/" else name
+    line = json.dumps({"content_hash": hash_of(b"somebody's"), "choice": "8", "file": name})
+    labels.record_path.write_text(line + "\n")
+    assert labels.undo() is None and reopened(labels).undo() is None
+    assert outside.read_bytes() == b"somebody's"
+
+
+def test_undo_does_not_follow_a_bin_that_is_a_link(labels, pictures, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    labels.folder.mkdir()
+    (labels.folder / "8").symlink_to(tmp_path / "elsewhere")
+    labels.choose(pictures[0], "a.png", "8")
+    with pytest.raises(ValueError, match=r"8/a.png lies behind a link that leads out of its bin; it stays"):
+        labels.undo()
+    assert (tmp_path / "elsewhere/a.png").read_bytes() == pictures[0].read_bytes() and labels.counts() == {"8": 1}
+
+
+def test_a_folder_of_labels_that_is_a_link_is_labelled_into_and_undone(pictures, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    labels = LabelFolder(tmp_path / "link")
+    labels.choose(pictures[0], "a.png", "Artifact/2")
+    assert files_in(tmp_path / "real") == ["Artifact/2/a.png"]
+    assert labels.undo().choice == "Artifact/2" and not files_in(tmp_path / "real")
+
+
+def test_two_pages_see_each_others_labels_and_put_no_picture_into_two_bins(labels, pictures):
+    other = reopened(labels)
+    first = labels.choose(pictures[0], "a.png", "8")
+    assert other.history == [first] and other.counts() == {"8": 1} and other.label_of(first.content_hash) == first
+    with pytest.raises(ValueError, match=r"again\.png is labelled already: 8"):
+        other.choose(pictures[0], "again.png", "9")
+    second = other.choose(pictures[1], "a.png", "8")
+    assert second.file == "8/a_2.png" and labels.history == [first, second]
+    assert labels.files() == other.files() and files_in(labels.folder) == ["8/a.png", "8/a_2.png"]
+
+
+def test_undo_takes_back_a_pages_own_labels_and_leaves_those_of_another(labels, pictures):
+    before = labels.choose(pictures[0], "a.png", "8")
+    one, other = reopened(labels), reopened(labels)
+    first, second = one.choose(pictures[1], "b.png", "8"), other.choose(pictures[2], "c.png", "9")
+    assert one.undo() == first and other.history == [before, second]
+    assert one.undo() == before and one.undo() is None  # what stood there when it was opened
+    assert other.history == one.history == [second]
+    assert other.choose(pictures[1], "b.png", "9").file == "9/b.png"  # what the other has taken back
+    assert one.undo() is None and len(one.history) == len(reopened(labels).history) == 2
+    assert [label.choice for label in (other.undo(), other.undo())] == ["9", "9"] and other.undo() is None
+    assert not reopened(labels).history and not files_in(labels.folder)
+
+
+def test_the_record_of_two_older_pages_that_labelled_one_picture_is_read(labels):
+    """Without a lock, each could write so; the undo of the one is then no longer about the last label."""
+    for choice in "89":
+        (labels.folder / choice).mkdir(parents=True)
+    (labels.folder / "9/a.png").write_bytes(b"")
+    lines = [{"content_hash": hash_of(b""), "choice": choice, "file": f"{choice}/a.png"} for choice in "89"]
+    labels.record_path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0] | {"undone": True}]))
+    assert labels.counts() == {"9": 1} and reopened(labels).undo().file == "9/a.png" and not labels.history
+
+
+LABEL_ALL = """
+import sys
+from pathlib import Path
+from hybridiqa.labelling import LabelFolder
+labels = LabelFolder(Path(sys.argv[1]))
+for path in sorted(Path(sys.argv[2]).iterdir()):
+    try:
+        labels.choose(path, path.name, sys.argv[3])
+        labels.undo()
+        labels.choose(path, path.name, sys.argv[3])
+    except ValueError as error:
+        if "labelled already" not in str(error):
+            raise
+"""
+
+
+def test_two_processes_label_the_same_pictures_at_once_and_each_has_one_bin(labels, pictures):
+    arguments = [sys.executable, "-c", LABEL_ALL, str(labels.folder), str(pictures[0].parent)]
+    pages = [subprocess.Popen([*arguments, choice], cwd=ROOT, stderr=subprocess.PIPE, text=True) for choice in "89"]
+    errors = [page.communicate(timeout=120)[1] for page in pages]
+    assert [page.returncode for page in pages] == [0, 0], errors
+    assert sorted(Path(name).name for name in files_in(labels.folder)) == [path.name for path in pictures]
+    assert len(labels.history) == len(pictures) and len(reopened(labels).history) == len(pictures)
+
+
+def test_many_threads_of_two_pages_label_each_picture_once(labels, pictures):
+    other = reopened(labels)
+
+    def label(task: tuple[LabelFolder, Path, str]) -> bool:
+        page, path, choice = task
+        try:
+            return page.choose(path, path.name, choice) is not None
+        except ValueError:
+            return False
+
+    tasks = [(page, path, choice) for path in pictures for page, choice in ((labels, "8"), (other, "9"))]
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(label, tasks)) == len(pictures)
+    assert sorted(Path(name).name for name in files_in(labels.folder)) == [path.name for path in pictures]
+    assert labels.history == other.history == reopened(labels).history
+
+
+def test_a_lock_that_cannot_be_had_is_one_line_and_nothing_is_copied(labels, pictures, monkeypatch):
+    labels.choose(pictures[0], "a.png", "8")
+    monkeypatch.setattr(labelling, "LOCK_WAIT", 0.2)
+    with FileLock(labels.folder / LOCK_NAME):
+        with pytest.raises(
+            ValueError, match=r"cannot label b.png: the folder of labels labels has been in use .* 0.2 s"
+        ):
+            reopened(labels).choose(pictures[1], "b.png", "9")
+        with pytest.raises(ValueError, match="cannot undo the last label: the folder of labels labels has been in use"):
+            labels.undo()
+    assert files_in(labels.folder) == ["8/a.png"]
+    assert labels.undo().choice == "8"
+
+
+def test_a_killed_page_leaves_no_lock(labels, pictures):
+    labels.choose(pictures[0], "a.png", "8")
+    hold = f"from filelock import FileLock; FileLock({str(labels.folder / LOCK_NAME)!r}).acquire(); print(flush=True); "
+    page = subprocess.Popen([sys.executable, "-c", hold + "import time; time.sleep(60)"], stdout=subprocess.PIPE)
+    page.stdout.readline()
+    page.kill()
+    page.wait()
+    page.stdout.close()
+    assert labels.choose(pictures[1], "b.png", "9").file == "9/b.png"
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(labels, pictures, tmp_path):
+    labels.folder.mkdir()
+    (tmp_path / "precious.txt").write_text("mine")
+    (labels.folder / LOCK_NAME).symlink_to(tmp_path / "precious.txt")
+    with pytest.raises(ValueError, match=r"cannot label a.png: \.hybridiqa-labels\.lock in .* is a link"):
+        labels.choose(pictures[0], "a.png", "8")
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions bind neither root nor Windows")
+def test_a_folder_that_cannot_be_written_to_is_one_line(labels, pictures):
+    labels.choose(pictures[0], "a.png", "8")
+    for path in (labels.folder / LOCK_NAME, labels.folder):
+        path.chmod(0o555)
+    try:
+        with pytest.raises(ValueError, match=r"cannot label b.png: .*labels cannot be written to: Permission denied"):
+            labels.choose(pictures[1], "b.png", "9")
+        assert reopened(labels).counts() == {"8": 1}
+    finally:
+        labels.folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_folder_that_takes_no_lock_is_one_line(labels, pictures, monkeypatch, number):
+    def refuse(lock, **_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(labelling.FileLock, "acquire", refuse)
+    with pytest.raises(ValueError, match=f"folder of labels labels cannot be written to: {os.strerror(number)}"):
+        labels.choose(pictures[0], "a.png", "8")
+
+
+def test_where_the_record_cannot_be_written_the_copy_is_taken_away_again(labels, pictures, monkeypatch):
+    labels.choose(pictures[0], "a.png", "8")
+    before = labels.record_path.read_bytes()
+
+    def refuse(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labelling.os, "fsync", lambda number: refuse(number) if is_record(number) else None)
+        with pytest.raises(ValueError, match=r"cannot label b\.png: No space left on device"):
+            labels.choose(pictures[1], "b.png", "9")
+    assert files_in(labels.folder) == ["8/a.png"] and labels.record_path.read_bytes() == before
+    assert labels.choose(pictures[1], "b.png", "9").file == "9/b.png"
+
+
+def is_record(descriptor: int) -> bool:
+    """Whether a descriptor is open for adding to a file, as only a record's is."""
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND)
+
+
+def test_a_whole_line_without_its_end_counts_and_the_next_label_keeps_it(labels, pictures):
+    labels.choose(pictures[0], "a.png", "8")
+    labels.record_path.write_bytes(labels.record_path.read_bytes().rstrip(b"\n"))  # as some editors do
+    later = reopened(labels)
+    assert later.counts() == {"8": 1}
+    later.choose(pictures[1], "b.png", "9")
+    assert reopened(labels).counts() == labels.counts() == {"8": 1, "9": 1}
+
+
+def test_a_record_that_is_removed_while_a_page_runs_begins_anew(labels, pictures):
+    labels.choose(pictures[0], "a.png", "8")
+    labels.record_path.unlink()
+    assert not labels.history and labels.undo() is None
+    assert labels.choose(pictures[1], "b.png", "9").file == "9/b.png"
+    shutil.rmtree(labels.folder)
+    assert not labels.counts() and labels.choose(pictures[1], "b.png", "8").file == "8/b.png"
+
+
+def test_a_record_that_is_no_file_is_one_line(labels):
+    labels.record_path.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"cannot read the record of labels .*: not a regular file"):
         reopened(labels)
+
+
+def test_a_name_that_is_free_again_belongs_to_the_new_copy_alone(labels, pictures):
+    labels.choose(pictures[0], "a.png", "8")
+    (labels.folder / "8/a.png").unlink()
+    second = labels.choose(pictures[1], "a.png", "8")
+    assert second.file == "8/a.png" and labels.history == reopened(labels).history == [second]
 
 
 def test_a_copy_that_was_removed_by_hand_no_longer_counts(labels, pictures):
