@@ -10,20 +10,37 @@ import importlib
 import io
 import math
 import numbers
+import os
+import re
+import stat
 import struct
 import urllib.request
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from transformers import BaseImageProcessor, BatchFeature
 
+# Formats whose decoders turn bytes into pixels and do nothing else; Pillow reads HEIF and JXL with a plugin. Of what it
+# registers these are left out: EPS and WMF are programs that it has others run (Ghostscript, Windows); BUFR, GRIB, HDF5
+# and MPEG are only recognised; IPTC hands what it holds to `Image.open`, which takes it for any of these; FPX and MIC
+# hide their pictures in a file system of their own.
+# fmt: off
+FORMATS = (
+    "PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JXL", "GIF", "TIFF", "BMP", "DIB", "ICO", "CUR", "ICNS", "JPEG2000",
+    "PPM", "TGA", "PSD", "PCX", "DCX", "SGI", "QOI", "DDS", "BLP", "FTEX", "FLI", "FITS", "GBR", "IM", "IMT", "MCIDAS",
+    "MSP", "PCD", "PIXAR", "SPIDER", "SUN", "XBM", "XPM", "XVTHUMB",
+)
+# fmt: on
+MAX_FILE_BYTES = 2**30  # 64 megapixels of four 32-bit channels, which is the most that a picture holds, and metadata
 MAX_PIXELS = 64_000_000
+MAX_CODE_BLOCKS = 2**20  # of a JPEG 2000: of 64 x 64 pixels, as encoders write, 64 megapixels of RGB have 47,000
+MAX_SCANS = 32  # of a JPEG: encoders write about 10, and the decoder goes through all pixels for each of them
 # Bounds of what an image processor may ask for, whoever wrote its file. One image's patches take 12 bytes a pixel.
 MAX_PATCHES = 10_000
 MAX_PATCH_SIZE = 2048  # pixels
@@ -56,9 +73,34 @@ TURNS = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+QUARTER_TURNS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 
-class TooManyPixels(ValueError):
+JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # what compressed pixels do not hold
+JPEG_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")
+FRAME_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+PROGRESSIVE_MARKERS = (0xC2, 0xC6, 0xCA, 0xCE)
+SCAN_MARKER, END_MARKER, APP1_MARKER = 0xDA, 0xD9, 0xE1
+MARKERS_WITHOUT_LENGTH = (0x01, 0xD8)
+EXIF_HEADER = b"Exif\0\0"
+JPEG2000_START = re.compile(rb"\xff\x4f\xff\x51")
+COD, COC, TILE_MARKER, DATA_MARKER = b"\xff\x52", b"\xff\x53", b"\xff\x90", b"\xff\x93"  # of JPEG 2000
+PPM_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
+TIFF_HEADER = re.compile(rb"II\*\0|MM\0\*")
+TIFF_OFFSETS = (273, 324)  # tags: where strips or tiles start
+SHARED_TAG_BYTES = 2**20  # that tags may point to again: a few do, in files that are sound
+TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # bytes, by type
+
+
+class UnknownFormat(ValueError):
+    """A file of none of the formats that are read."""
+
+
+class TooMuchWork(ValueError):
+    """A picture that would take the decoder out of proportion to its file."""
+
+
+class TooManyPixels(TooMuchWork):
     """An image of more than 64 megapixels."""
 
 
@@ -81,11 +123,11 @@ def load_image(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return _read(lambda: to_rgb(image), "the PIL image")
     if isinstance(image, bytes | bytearray | memoryview):
-        return _read(lambda: _decode(io.BytesIO(image)), f"{len(image)} bytes")
+        return _read(lambda: decode_file(bytes(image))[1], f"{len(image)} bytes")
     if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return _read(lambda: _decode(io.BytesIO(_download(image))), image)
+        return _read(lambda: decode_file(_download(image))[1], image)
     if isinstance(image, str | Path):
-        return _read(lambda: _decode(open(image, "rb")), str(image))
+        return _read(lambda: decode_file(read_file(image))[1], str(image))
     raise ValueError(f"an image must be {ACCEPTED}, got {type(image).__name__}")
 
 
@@ -97,19 +139,70 @@ def _read(read: Callable[[], Image.Image], name: str) -> Image.Image:
         raise ValueError(f"cannot read {name}: {reason}") from error
 
 
-def _decode(file: BinaryIO) -> Image.Image:
-    with file:
-        try:
-            return to_rgb(open_image(file))
-        except TooManyPixels:
+def read_file(path: str | Path) -> bytes:
+    """Read a file whole, once: its hash and its pixels are then of the same bytes, whoever writes there meanwhile.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: not a regular file (a pipe would be waited for for ever), or more than 1 GiB.
+    """
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a folder has an error of its own
+        raise ValueError("not a regular file")
+    with open(path, "rb") as file:
+        return _within_limit(file.read(MAX_FILE_BYTES + 1))
+
+
+def _within_limit(data: bytes) -> bytes:
+    if len(data) > MAX_FILE_BYTES:
+        raise TooMuchWork(f"at most {MAX_FILE_BYTES // 2**20} MB are accepted in a file, got more")
+    return data
+
+
+def decode_file(data: bytes, draft_size: int | None = None) -> tuple[Image.Image, Image.Image]:
+    """Decode a file's bytes: the image as its format holds it (for format and mode), and upright RGB of it.
+
+    Metadata in which Pillow finds a fault, such as a PNG's text of more than 1 MB, are left aside.
+
+    Args:
+        draft_size: pixels of both sides that will do: a JPEG is decoded at a fraction of its size.
+
+    Raises:
+        Exception: whatever the format's decoder raises.
+    """
+    try:
+        return _decode(data, draft_size)
+    except TooMuchWork:
+        raise
+    except Exception:
+        if not data.startswith(PNG_SIGNATURE):
             raise
-        except Exception:
-            file.seek(0)
-            png = file.read(len(PNG_SIGNATURE))
-            if png != PNG_SIGNATURE:
-                raise
-            png += file.read()
-    return to_rgb(open_image(io.BytesIO(_without_metadata(png))))
+    return _decode(_without_metadata(data), draft_size)
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Return width and height in pixels of what `decode_file` gives, from the header.
+
+    Raises:
+        ValueError: not an image.
+    """
+    try:
+        image = open_image(io.BytesIO(data))
+    except TooMuchWork:
+        raise
+    except ValueError:
+        if not data.startswith(PNG_SIGNATURE):
+            raise
+        image = open_image(io.BytesIO(_without_metadata(data)))
+    width, height = image.size
+    return (height, width) if _turn(image) in QUARTER_TURNS else (width, height)
+
+
+def _decode(data: bytes, draft_size: int | None) -> tuple[Image.Image, Image.Image]:
+    opened = open_image(io.BytesIO(data))
+    if draft_size is not None:
+        opened.draft(None, (draft_size, draft_size))
+    return opened, to_rgb(opened)
 
 
 def _without_metadata(png: bytes) -> bytes:
@@ -129,9 +222,11 @@ def open_image(file: BinaryIO) -> Image.Image:
     """An image of which the header is read and nothing decoded: `Image.open` without its check of the size.
 
     That check warns or raises by a limit that all users of Pillow in the process share; `to_rgb` has one of its own.
+    What is not one of `FORMATS` by its content is not opened, whatever it is called.
 
     Raises:
-        ValueError: not an image; the message says what it seems to be.
+        UnknownFormat: none of these; the message says what it seems to be.
+        ValueError: its header is broken.
     """
     file.seek(0)
     head = file.read(HEAD_SIZE)
@@ -140,21 +235,178 @@ def open_image(file: BinaryIO) -> Image.Image:
     Image.preinit()  # the common formats come first, as in Image.open
     Image.init()
     broken_kind = None
-    for kind in Image.ID:
+    for kind in filter(FORMATS.__contains__, Image.ID):
         factory, accepts = Image.OPEN[kind]
         try:
-            accepted = kind != "EPS" and (
-                accepts is None or accepts(head[:16])
-            )  # EPS is a program, which Pillow has run
+            accepted = accepts is None or accepts(head[:16])
             if not accepted or isinstance(accepted, str):  # a text excuses that this Pillow lacks the format
                 continue
-            file.seek(0)
-            return factory(file, "")
+            return factory(_without_traps(kind, file), "")
+        except TooMuchWork:
+            raise
         except (SyntaxError, IndexError, TypeError, struct.error):  # another format, as in Image.open
             broken_kind = kind if accepts else broken_kind
         except Exception as error:
             raise ValueError(f"the {kind} image is broken or cut short ({error})") from error
-    raise ValueError(_why_unknown(head, broken_kind))
+    raise UnknownFormat(_why_unknown(head, broken_kind))
+
+
+def _without_traps(kind: str, file: BinaryIO) -> BinaryIO:
+    """The file from its start, such that opening and decoding it takes no time out of proportion to it.
+
+    Raises:
+        TooMuchWork: it would.
+    """
+    file.seek(0)
+    data = file.read() if kind in ("GIF", "PPM", "TIFF", "JPEG", "AVIF", "JPEG2000", "ICNS") else b""
+    if kind == "GIF":
+        return io.BytesIO(_without_comments(data))
+    if kind == "PPM" and data[:2] in (b"P1", b"P2", b"P3"):  # numbers as text; Pillow copies all for each comment
+        return io.BytesIO(PPM_COMMENT.sub(b"", data))
+    if kind == "TIFF":
+        _check_tags(data)
+    elif kind == "JPEG":
+        _check_tags(_jpeg_exif(data))
+    elif kind == "AVIF":
+        for match in TIFF_HEADER.finditer(data):  # of its EXIF, wherever that lies
+            _check_tags(data[match.start() :])
+    elif kind in ("JPEG2000", "ICNS"):  # the latter may hold the former
+        for match in JPEG2000_START.finditer(data):
+            _check_code_blocks(data, match.start())
+    file.seek(0)
+    return file
+
+
+def _without_comments(gif: bytes) -> bytes:
+    """A GIF without comments before its first image: Pillow adds each piece to a copy of all before, in square time."""
+    if len(gif) < 13:
+        return gif
+    start = 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 0x80 else 0)  # after the global palette
+    kept = [gif[:start]]
+    while gif[start : start + 1] == b"!":  # an extension: its kind, then blocks, each after its length
+        end = start + 2
+        while end < len(gif) and gif[end]:
+            end += 1 + gif[end]
+        end += 1
+        if gif[start + 1 : start + 2] != b"\xfe":
+            kept.append(gif[start:end])
+        start = end
+    return b"".join([*kept, gif[start:]])
+
+
+def _check_tags(data: bytes) -> None:
+    """Check the tags of a TIFF or of EXIF, which is one: Pillow copies what each points to, all the same bytes or not.
+
+    Raises:
+        TooMuchWork: they point to more bytes than there are.
+    """
+    data = data.removeprefix(EXIF_HEADER)
+    order = "little" if data[:2] == b"II" else "big"
+    is_big = 43 in data[2:4]  # BigTIFF
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(data[start : start + size], order)
+
+    num_bytes, entry_size, value_size = 0, 20 if is_big else 12, 8 if is_big else 4
+    directory = number(8, 8) if is_big else number(4, 4)
+    first = directory + (8 if is_big else 2)
+    num_tags = min(number(directory, 8 if is_big else 2), len(data) // entry_size)
+    for entry in range(first, first + num_tags * entry_size, entry_size):
+        size = TAG_SIZES.get(number(entry + 2, 2), 0) * number(entry + 4, value_size)
+        num_bytes += size if value_size < size <= len(data) else 0  # larger ones are an error on reading
+    if num_bytes > len(data) + SHARED_TAG_BYTES:
+        raise TooMuchWork(f"tags may point to about as many bytes as there are, {len(data)}; got {num_bytes}")
+
+
+def _check_code_blocks(data: bytes, start: int) -> None:
+    """Check the stream of a JPEG 2000 that starts there.
+
+    Raises:
+        TooMuchWork: its pixels lie in more than a million blocks.
+    """
+    width, height, num_components = struct.unpack_from(">II24xH", data, start + 8)
+    for marker, content in _jpeg2000_segments(data, start + 2):
+        style = content[0] & 1 if marker == COD else content[1 + (num_components > 256)] & 1
+        levels, x, y, *precincts = content[5:] if marker == COD else content[2 + (num_components > 256) :]
+        # Without precincts, as where they are of the largest size, blocks have the size that they are said to have.
+        sides = [(size & 15, size >> 4) for size in precincts[: levels + 1]] if style else [(15, 15)] * (levels + 1)
+        num_blocks = 0
+        for level, (across, down) in enumerate(reversed(sides)):  # from the whole size down
+            block = 2 ** (min((x & 15) + 2, max(0, across - 1)) + min((y & 15) + 2, max(0, down - 1)))
+            num_blocks += num_components * width * height // 4**level // block
+        if num_blocks > MAX_CODE_BLOCKS:
+            raise TooMuchWork(f"at most {MAX_CODE_BLOCKS} blocks are accepted in a JPEG 2000, got {num_blocks}")
+
+
+def _jpeg2000_segments(data: bytes, start: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield marker and content of what tells the size of blocks, in the headers of a JPEG 2000 and of its tiles."""
+    tile_start = start
+    while len(marker := data[start : start + 2]) == 2:
+        if marker == DATA_MARKER:
+            num_bytes = int.from_bytes(data[tile_start + 6 : tile_start + 10], "big")  # 0: up to the end
+            if num_bytes == 0 or tile_start + num_bytes <= start:
+                return
+            start = tile_start + num_bytes
+            continue
+        tile_start = start if marker == TILE_MARKER else tile_start
+        end = start + 2 + max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
+        if marker in (COD, COC):
+            yield marker, data[start + 4 : end]
+        start = end
+
+
+def _jpeg_exif(jpeg: bytes) -> bytes:
+    """The EXIF of a JPEG, which may come in several segments."""
+    parts = []
+    for marker, start, end in _jpeg_segments(jpeg, 0):
+        if marker == SCAN_MARKER:
+            break
+        if marker == APP1_MARKER and jpeg.startswith(EXIF_HEADER, start):
+            parts.append(jpeg[start + len(EXIF_HEADER) : end])
+    return b"".join(parts)
+
+
+def _jpeg_segments(data: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of the content of every segment of a JPEG, as a decoder finds them, up to its end."""
+    while match := JPEG_MARKER.search(data, start):
+        start = match.end()
+        marker = data[start - 1]
+        if marker == END_MARKER:
+            return
+        if marker not in MARKERS_WITHOUT_LENGTH:
+            end = start + max(2, int.from_bytes(data[start : start + 2], "big"))
+            yield marker, start + 2, end
+            start = end
+
+
+def _num_scans(data: bytes, start: int) -> int:
+    """How many scans the decoder of a JPEG goes through, counted to one more than are accepted."""
+    num_scans, num_components, is_progressive = 0, 0, False
+    for marker, content, _ in _jpeg_segments(data, start):
+        if marker in FRAME_MARKERS:
+            num_components = int.from_bytes(data[content + 5 : content + 6], "big")
+            is_progressive = marker in PROGRESSIVE_MARKERS
+        elif marker == SCAN_MARKER:
+            num_scans += 1
+            has_all = int.from_bytes(data[content : content + 1], "big") >= num_components
+            if (has_all and not is_progressive) or num_scans > MAX_SCANS:
+                break
+    return num_scans
+
+
+def _most_scans(image: ImageFile.ImageFile) -> int:
+    """The number of scans of an image that is not decoded yet: the most of any JPEG in it, 0 where there is none."""
+    is_tiff = image.format == "TIFF" and image.info.get("compression") == "jpeg"
+    if image.format not in ("JPEG", "MPO", "BLP") and not is_tiff:
+        return 0
+    image.fp.seek(0)
+    data = image.fp.read()
+    if image.format == "BLP":  # its header, elsewhere, belongs to every JPEG
+        return sum(1 for _ in JPEG_SCAN.finditer(data))
+    if is_tiff:
+        starts = next((image.tag_v2[tag] for tag in TIFF_OFFSETS if tag in image.tag_v2), ())
+        return max((_num_scans(data, start) for start in set(starts)), default=0)
+    return _num_scans(data, image.tile[0][2])
 
 
 def register_heic() -> None:
@@ -188,7 +440,7 @@ def _why_unknown(head: bytes, broken_kind: str | None) -> str:
 def _download(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "hybridIQA"})
     with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as response:
-        return response.read()
+        return _within_limit(response.read(MAX_FILE_BYTES + 1))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -226,9 +478,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     What is plain RGB and upright already comes back itself.
 
     Raises:
-        ValueError: more than 64 megapixels, which are not decoded, or floating point values beyond 0-1.
+        ValueError: a format that is not decoded, more than 64 megapixels, a JPEG of more than 32 scans, or floating
+            point values beyond 0-1.
     """
     _check_pixels(*image.size)
+    _check_undecoded(image)
     image.load()
     _check_pixels(*image.size)  # some headers are found wrong
     turn = _turn(image)
@@ -240,8 +494,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image
 
 
+def _check_undecoded(image: Image.Image) -> None:
+    """Raise ValueError for an image that is still to be decoded, and that should not be."""
+    is_stub = isinstance(image, ImageFile.StubImageFile)
+    if not is_stub and not getattr(image, "tile", None):
+        return
+    codec = "" if is_stub else image.tile[0][0]
+    if image.format not in FORMATS or codec == "fits_gzip":  # which is unpacked whatever its size
+        kind = f"{image.format} that is packed" if codec == "fits_gzip" else image.format
+        raise ValueError(f"accepted are {', '.join(FORMATS)}, and what is decoded already; got {kind}")
+    num_scans = _most_scans(image)
+    if num_scans > MAX_SCANS:
+        raise TooMuchWork(f"at most {MAX_SCANS} scans are accepted in a JPEG, got {num_scans} or more")
+
+
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
+        exif = image.info.get("exif", b"")
+        _check_tags(exif if isinstance(exif, bytes) else b"")
         return TURNS.get(image.getexif().get(ORIENTATION_TAG))
     except Exception:  # parsers of metadata raise all kinds of errors; the pixels are whole
         return None

@@ -27,7 +27,6 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
-from PIL import Image
 
 from hybridiqa.atomic import is_within
 from hybridiqa.dataset_card import prepared_card
@@ -39,7 +38,7 @@ from hybridiqa.files import as_text, check_new_folder, new_folder
 from hybridiqa.iqa_databases import DATABASES
 from hybridiqa.near_duplicates import merge_near_duplicates
 from hybridiqa.pushing import HubRepository, PushError
-from hybridiqa.rgb import to_rgb
+from hybridiqa.rgb import load_image, open_image
 from hybridiqa.splits import split_by_group
 from hybridiqa.synthesis import SynthesisOptions, synthesize
 
@@ -62,15 +61,26 @@ KEPT_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
 KEPT_MODES = ("1", "L", "P", "RGB")
 
 
-def image_bytes(path: Path) -> bytes:
-    """The picture's file as it is where `datasets` decodes it to `to_rgb`'s pixels, else those pixels as PNG."""
-    data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as image:
-        if image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not image.has_transparency_data:
-            return data
-        buffer = io.BytesIO()
-        to_rgb(image).save(buffer, format="PNG")
+def image_bytes(record: ScoredImage) -> bytes:
+    """The picture's file as it is where `datasets` decodes it to `load_image`'s pixels, else those pixels as PNG."""
+    data = record.read()
+    if _is_kept(data):
+        return data
+    buffer = io.BytesIO()
+    load_image(data).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _is_kept(data: bytes) -> bool:
+    """Whether Pillow alone decodes the file, metadata and all, to the pixels that we see in it."""
+    try:
+        image = open_image(io.BytesIO(data))
+        is_plain = image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not image.has_transparency_data
+        if is_plain and image.format == "PNG":  # of which some metadata come after the pixels
+            image.load()
+    except Exception:  # of its metadata, as it was decoded before: decoders raise whatever their parsers do
+        return False
+    return is_plain
 
 
 def _rows(records: list[ScoredImage], num_workers: int) -> Iterator[dict]:
@@ -78,7 +88,7 @@ def _rows(records: list[ScoredImage], num_workers: int) -> Iterator[dict]:
     with ThreadPoolExecutor(num_workers) as pool:
         for start in range(0, len(records), chunk_size):
             chunk = records[start : start + chunk_size]
-            for record, data in zip(chunk, pool.map(image_bytes, [record.path for record in chunk]), strict=True):
+            for record, data in zip(chunk, pool.map(image_bytes, chunk), strict=True):
                 yield {
                     "image": {"bytes": data, "path": as_text(record.path.name)},
                     "score": record.score,

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from hybridiqa.files import as_text, has_image_suffix, walk_files, what_is_no_file
-from hybridiqa.rgb import to_rgb
+from hybridiqa.files import as_text, has_image_suffix, hash_of, walk_files, what_is_no_file
+from hybridiqa.rgb import UnknownFormat, decode_file, read_file
 from hybridiqa.tables import read_table
 
 # Artifact/3 and Perfect/1 share a score: the two ladders of five overlap on the 1-9 scale.
@@ -28,13 +28,24 @@ NOT_AN_IMAGE = "not an image"
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One picture with its label: `score` on the 1-9 scale, `bin` one of `BIN_NAMES`."""
+    """One picture with its label: `score` on the 1-9 scale, `bin` one of `BIN_NAMES`.
+
+    `content_hash` is of the bytes that were found to be a picture; none where they were not looked at.
+    """
 
     path: Path
     relative_path: str
     score: float
     bin: str
     group: str
+    content_hash: str | None = None
+
+    def read(self) -> bytes:
+        """Read the picture's file. Raises ValueError where it is not what it was when it was looked at."""
+        data = read_file(self.path)
+        if self.content_hash not in (None, hash_of(data)):
+            raise ValueError(f"{as_text(self.path)} was changed while it was prepared")
+        return data
 
 
 @dataclass
@@ -78,21 +89,43 @@ def score_and_bin(path: str | PurePath) -> tuple[float, str] | None:
     return None
 
 
-def image_problem(path: Path) -> str | None:
-    """None where the file decodes to RGB, `NOT_AN_IMAGE` for other files, the reason for a broken picture.
+@dataclass(frozen=True)
+class Picture:
+    """A picture's file as it was read, once: its bytes, the mode that they have it in, and upright RGB."""
 
-    What Pillow cannot identify is a broken picture if its suffix is a picture's, and no picture otherwise.
+    data: bytes
+    mode: str
+    rgb: Image.Image
+
+
+def read_picture(path: Path) -> Picture:
+    """Read and decode a file.
+
+    Raises:
+        ValueError: `NOT_AN_IMAGE`, or why it cannot be read. What is of no known format is a broken picture if its
+            suffix is a picture's, and no picture otherwise.
     """
+    if reason := what_is_no_file(path):
+        raise ValueError(reason)
     try:
-        if reason := what_is_no_file(path):
-            return reason
-        with Image.open(path) as image:
-            to_rgb(image)
-    except UnidentifiedImageError:
-        return "not a picture, in spite of its suffix" if has_image_suffix(path) else NOT_AN_IMAGE
+        data = read_file(path)
+        opened, rgb = decode_file(data)
+    except UnknownFormat as error:
+        reason = f"not a picture, in spite of its suffix: {error}" if has_image_suffix(path) else NOT_AN_IMAGE
+        raise ValueError(reason) from error
+    except ValueError:
+        raise
     except Exception as error:  # decoders raise whatever their format's parser does: OSError, struct.error, ...
-        return f"{type(error).__name__}: {error}"
-    return None
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return Picture(data, opened.mode, rgb)
+
+
+def _inspect(path: Path) -> tuple[str | None, str | None]:
+    """The reason why a file is no whole picture, or else the hash of its bytes."""
+    try:
+        return None, hash_of(read_picture(path).data)
+    except ValueError as error:
+        return str(error), None
 
 
 def group_namer(group_pattern: str | None) -> Callable[[str], str]:
@@ -122,7 +155,7 @@ def read_labelled_folder(
     contents = FolderContents()
     paths = walk_files(root)
     with ThreadPoolExecutor(num_workers) as pool:
-        for path, problem in zip(paths, pool.map(image_problem, paths), strict=True):
+        for path, (problem, content_hash) in zip(paths, pool.map(_inspect, paths), strict=True):
             relative_path = as_text(path.relative_to(root).as_posix())
             label = score_of(relative_path)
             if problem == NOT_AN_IMAGE:
@@ -132,7 +165,8 @@ def read_labelled_folder(
             elif label is None:
                 contents.unscored.append(relative_path)
             else:
-                contents.records.append(ScoredImage(path, relative_path, *label, group_of(relative_path)))
+                record = ScoredImage(path, relative_path, *label, group_of(relative_path), content_hash)
+                contents.records.append(record)
     return contents
 
 

@@ -2,19 +2,22 @@
 
 import gc
 import hashlib
-import io
 import json
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
-from PIL import Image as PILImage
+from PIL.Image import Image as PILImage
 from tqdm.auto import tqdm
 
 from hybridiqa.loading import HUB_ID, first_line
 from hybridiqa.resident_images import ResidentImages
+from hybridiqa.rgb import load_image, read_file, upright_size
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +26,6 @@ HASH_LENGTH = 16
 MEMORY_SHARE = 0.5  # of the device's free memory that pictures may take; the rest is for the model and its gradients
 
 NEEDED_COLUMNS = ("image", "score")
-EXIF_ORIENTATION = 0x0112
-TURNED_ORIENTATIONS = (5, 6, 7, 8)  # a viewer turns the picture by a quarter, so height and width change places
 
 
 def is_on_hub(path: str | Path) -> bool:
@@ -76,21 +77,57 @@ def dataset_on_device(dataset: Dataset, device: str | torch.device) -> Dataset:
     `image` is uint8 (3, height, width), RGB, 0-255; `score` is float32. Of several rows, `score` is
     (rows,), and `image` is uint8 (rows, 3, height, width) if all have one size, a list of (3, height, width) if not.
     """
-    return dataset.with_format("torch", device=str(device))
+    return _undecoded(dataset).with_transform(partial(_rows_on_device, device=str(device)))
+
+
+def _undecoded(dataset: Dataset) -> Dataset:
+    """The split with its images as they are stored: `datasets` would decode any format that Pillow knows, EPS, too."""
+    return dataset.cast_column("image", Image(decode=False))
+
+
+def _rows_on_device(columns: dict[str, list], device: str) -> dict[str, torch.Tensor | list]:
+    """Columns as tensors on the device where they are pictures or numbers, else as they are."""
+    rows = {}
+    for name, values in columns.items():
+        if name == "image":
+            images = [_pixels(load_image(_image_bytes(value))).to(device) for value in values]
+            rows[name] = torch.stack(images) if len({image.shape for image in images}) == 1 else images
+        elif all(isinstance(value, int | float) for value in values):
+            dtype = torch.float32 if any(isinstance(value, float) for value in values) else None
+            rows[name] = torch.tensor(values, dtype=dtype, device=device)
+        else:
+            rows[name] = values
+    return rows
+
+
+def _pixels(picture: PILImage) -> torch.Tensor:
+    """RGB as uint8 (3, height, width)."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def pictures(dataset: Dataset) -> Iterator[PILImage]:
+    """Yield every row's picture, RGB."""
+    for row in _undecoded(dataset.with_format(None).select_columns(["image"])):
+        yield load_image(_image_bytes(row["image"]))
 
 
 def _image_bytes(image: dict) -> bytes:
-    return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+    return read_file(image["path"]) if image["bytes"] is None else image["bytes"]
 
 
 def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
-    """(height, width) in pixels of every row's decoded `image`, read from the files' headers."""
+    """(height, width) in pixels of every row's decoded `image`, read from the files' headers.
+
+    Raises:
+        ValueError: a row that holds no image.
+    """
     sizes = []
-    for row in dataset.select_columns(["image"]).cast_column("image", Image(decode=False)):
-        with PILImage.open(io.BytesIO(_image_bytes(row["image"]))) as image:
-            width, height = image.size
-            is_turned = image.getexif().get(EXIF_ORIENTATION) in TURNED_ORIENTATIONS
-        sizes.append((width, height) if is_turned else (height, width))
+    for number, row in enumerate(_undecoded(dataset.with_format(None).select_columns(["image"])), 1):
+        try:
+            width, height = upright_size(_image_bytes(row["image"]))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"the image in row {number} cannot be read: {error}") from error
+        sizes.append((height, width))
     return sizes
 
 
@@ -126,11 +163,14 @@ def load_resident(
     sizes = image_sizes(dataset)  # (height, width) each, from the headers
     pixels = _new_buffer(sum(3 * height * width for height, width in sizes), device, memory_share)
     images = ResidentImages(pixels, [height for height, _ in sizes], [width for _, width in sizes])
-    rgb = dataset.select_columns(["image"]).cast_column("image", Image(mode="RGB"))
-    rows = dataset_on_device(rgb, pixels.device)
+    rows = _undecoded(dataset.with_format(None).select_columns(["image"]))
 
     def decode(index: int) -> None:
-        images[index].copy_(rows[index]["image"])
+        try:
+            picture = load_image(_image_bytes(rows[index]["image"]))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"the image in row {index + 1} cannot be read: {error}") from error
+        images[index].copy_(_pixels(picture))
 
     with ThreadPoolExecutor(num_workers) as pool:
         list(tqdm(pool.map(decode, range(len(sizes))), "decode", len(sizes), leave=False, disable=None, unit="image"))

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hybridiqa.files import content_hash, hash_of, what_is_no_file
-from hybridiqa.rgb import load_image
+from hybridiqa.files import hash_of, what_is_no_file
+from hybridiqa.rgb import load_image, read_file
 from hybridiqa.score_store import ScoreRow
 
 NUM_AHEAD = 2  # images that each worker may have in its hands or ready
@@ -54,19 +54,19 @@ def decode_image(
     row = ScoreRow(name)
     if isinstance(image, Path) and (reason := what_is_no_file(image)):
         return DecodedImage(index, replace(row, error=reason))
-    is_file = isinstance(image, Path)
+    data = b""
     try:
-        digest = content_hash(image) if is_file else hash_of(image)
-        row = replace(row, content_hash=digest)
-        if digest in known:
+        # Hash, pixels and size are of the same bytes, also where another program writes the file meanwhile.
+        data = read_file(image) if isinstance(image, Path) else image
+        row = replace(row, content_hash=hash_of(data))
+        if row.content_hash in known:
             return DecodedImage(index, row)
-        picture = load_image(image)
+        picture = load_image(data)
         row = replace(row, width=picture.width, height=picture.height)
         return DecodedImage(index, row, extract_patches(picture).numpy())
     except Exception as error:  # whatever one file does, the others go on
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        called = image if is_file else f"{len(image)} bytes"
-        return DecodedImage(index, replace(row, error=reason.removeprefix(f"cannot read {called}: ")))
+        return DecodedImage(index, replace(row, error=reason.removeprefix(f"cannot read {len(data)} bytes: ")))
 
 
 def _decode_source(

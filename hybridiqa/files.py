@@ -1,5 +1,6 @@
 """Files and folders: walking them, unpacking zips, and writing such that a file or folder is whole or not there."""
 
+import ast
 import hashlib
 import json
 import logging
@@ -21,8 +22,8 @@ from PIL import Image
 
 from hybridiqa.atomic import open_atomically
 
-# Formats that Pillow only recognises (films, weather data), or hands to another program (Ghostscript).
-NOT_PICTURES = {"MPEG", "HDF5", "BUFR", "GRIB", "EPS", "WMF"}
+# The module whose `FORMATS` say what is opened. It is read and not imported, as it loads torch, which takes seconds.
+OPENER = Path(__file__).resolve().parent.parent / "image_processing_hybridiqa.py"
 # Pictures all the same where the plugin that reads them is missing: they are reported, not passed over.
 PLUGIN_SUFFIXES = {".heic", ".heif", ".hif", ".avif"}
 
@@ -85,9 +86,10 @@ def walk_files(root: Path) -> list[Path]:
 
 @cache
 def _image_suffixes() -> frozenset[str]:
-    Image.init()  # fills Image.OPEN
-    readable = set(Image.OPEN) - NOT_PICTURES
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in readable}
+    statements = ast.parse(OPENER.read_text(encoding="utf-8")).body
+    assigned = {ast.unparse(node.targets[0]): node.value for node in statements if isinstance(node, ast.Assign)}
+    formats = ast.literal_eval(assigned["FORMATS"])
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats}
     return frozenset(suffixes | {".mpo"} | PLUGIN_SUFFIXES)  # Pillow opens MPO as JPEG
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hybridiqa.atomic import open_atomically, resolve_output
-from hybridiqa.files import as_text, path_of, what_is_no_file
-from hybridiqa.rgb import to_rgb
+from hybridiqa.files import as_text, hash_of, path_of, what_is_no_file
+from hybridiqa.rgb import decode_file, read_file
 from hybridiqa.score_report import best_first, failures, on_one_line
 from hybridiqa.score_store import ScoreRow
 
@@ -74,17 +74,27 @@ def encode_thumbnail(picture: Image.Image, size: int = THUMBNAIL_SIZE) -> bytes:
     return encoded.getvalue()
 
 
-def make_thumbnail(path: Path) -> bytes:
-    """The picture upright, on white, at most 192 px, as WebP; no bytes where it cannot be read."""
-    if what_is_no_file(path):
+def make_thumbnail(image: Path | bytes) -> bytes:
+    """The picture of a file, or of its bytes, upright, on white, at most 192 px, as WebP; none where it is not read."""
+    if isinstance(image, Path) and what_is_no_file(image):
         return b""
     try:
-        with Image.open(path) as opened:
-            opened.draft(None, (2 * THUMBNAIL_SIZE, 2 * THUMBNAIL_SIZE))  # a JPEG is decoded at a fraction of its size
-            picture = to_rgb(opened)
+        data = read_file(image) if isinstance(image, Path) else image
+        _, picture = decode_file(data, draft_size=2 * THUMBNAIL_SIZE)
     except Exception:  # decoders raise whatever their format's parser does; here a gap in the page is all it means
         return b""
     return encode_thumbnail(picture)
+
+
+def _scored_bytes(path: Path, content_hash: str | None) -> bytes:
+    """What was scored of a file; nothing where it is not there any more, or is another picture by now."""
+    if what_is_no_file(path):
+        return b""
+    try:
+        data = read_file(path)
+    except (OSError, ValueError):
+        return b""
+    return data if content_hash in (None, hash_of(data)) else b""
 
 
 def _to_json(value: object) -> str:
@@ -104,7 +114,7 @@ def _make_image(row: ScoreRow) -> dict:
         "percentile": row.percentile,
         "width": row.width,
         "height": row.height,
-        "thumbnail": base64.b64encode(make_thumbnail(path)).decode(),
+        "thumbnail": base64.b64encode(make_thumbnail(_scored_bytes(path, row.content_hash))).decode(),
     }
 
 

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -21,6 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from hybridiqa.dataset_formats import ScoredImage
+from hybridiqa.files import as_text
 from hybridiqa.rgb import load_image
 
 # Measured on 144 distinct photographs and AI-generated pictures, 23 versions of each, 792 recolourings of 12 scenes,
@@ -62,9 +62,14 @@ def _digest(image: Image.Image) -> bytes:
     return min(hashlib.blake2b(size + side.tobytes()).digest() for side in (image, ImageOps.mirror(image)))
 
 
-def fingerprint(path: Path) -> Fingerprint:
-    """What tells the picture of a file from others. Raises ValueError for a file that is no picture."""
-    image = load_image(path)
+def fingerprint(record: ScoredImage) -> Fingerprint:
+    """What tells a picture from others. Raises ValueError for a file that is no picture, or another one by now."""
+    try:
+        image = load_image(record.read())
+    except OSError as error:
+        raise ValueError(f"cannot read {as_text(record.path)}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"cannot read {as_text(record.path)}: {error}") from error
     grey = image.convert("L")
     bits, mirrored_bits = (imagehash.phash(side, HASH_SIZE).hash.ravel() for side in (grey, ImageOps.mirror(grey)))
     return Fingerprint(bits, mirrored_bits, _detail_share(grey), _digest(image))
@@ -131,7 +136,7 @@ def merge_near_duplicates(
     if num_workers < 1:
         raise ValueError(f"got {num_workers} workers; accepted: 1 or more")
     with ThreadPoolExecutor(num_workers) as pool:
-        fingerprints = list(pool.map(fingerprint, [record.path for record in records]))
+        fingerprints = list(pool.map(fingerprint, records))
     clusters = defaultdict(list)
     labels = _merged_labels([record.group for record in records], fingerprints, max_distance)
     for record, label in zip(records, labels, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import math
 import os
@@ -17,6 +18,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
 from hybridiqa.atomic import open_atomically
+from hybridiqa.rgb import open_image, read_file
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
@@ -289,9 +291,8 @@ def _is_free(path: Path, owner: str) -> bool:
     if not os.path.lexists(path):
         return True
     try:
-        with Image.open(path, formats=["PNG"]) as opened:
-            return opened.info.get(OWNER_KEY) == owner
-    except OSError:
+        return open_image(io.BytesIO(read_file(path))).info.get(OWNER_KEY) == owner
+    except (OSError, ValueError):
         return False
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from hybridiqa.published_training import MEAN, PATCH_SIZE, STANDARD_DEVIATION, PublishedHyperNetwork, predict
+from hybridiqa.rgb import open_image
 
 NUM_PATCHES = 25
 HEADS = ("conv1.", "fc", "res.lda")  # all that is not the ResNet
@@ -25,7 +26,7 @@ random_patch = transforms.Compose(
 def open_picture(path: Path) -> Image.Image:
     """As the published loader does."""
     with open(path, "rb") as file:
-        return Image.open(file).convert("RGB")
+        return open_image(file).convert("RGB")
 
 
 def published_score(

@@ -1,7 +1,15 @@
-"""One way from any picture that Pillow opens to plain RGB: training reads pictures exactly as scoring does."""
+"""The one way from a picture's file to plain RGB: training reads pictures exactly as scoring does.
+
+Nothing else in the project opens pictures, so that what is decoded, and how far, is decided in one place.
+"""
 
 from hybridiqa.loading import hub_class
 
+FORMATS = hub_class("image_processing_hybridiqa.FORMATS")
+UnknownFormat = hub_class("image_processing_hybridiqa.UnknownFormat")
+decode_file = hub_class("image_processing_hybridiqa.decode_file")
 load_image = hub_class("image_processing_hybridiqa.load_image")
 open_image = hub_class("image_processing_hybridiqa.open_image")
+read_file = hub_class("image_processing_hybridiqa.read_file")
 to_rgb = hub_class("image_processing_hybridiqa.to_rgb")
+upright_size = hub_class("image_processing_hybridiqa.upright_size")

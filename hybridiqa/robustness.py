@@ -23,7 +23,6 @@ from hybridiqa.artifacts import (
     has_effect,
     through_codec,
 )
-from hybridiqa.dataset_formats import image_problem
 from hybridiqa.files import as_text
 from hybridiqa.synthesis import picture_seed, read_clean
 from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES, check_jpeg2000
@@ -148,10 +147,11 @@ class DamagedPictures(Sequence):
         """The clean picture, kept until another one is asked for; None where it cannot be read."""
         if self._last is None or self._last[0] != picture:
             path = self.paths[picture]
-            problem = image_problem(path)
-            if problem is not None:
-                logger.warning("no versions of %s: %s", picture, problem)
-            self._last = picture, None if problem is not None else read_clean(path, self.max_size)
+            try:
+                self._last = picture, read_clean(path, self.max_size)
+            except ValueError as error:
+                logger.warning("no versions of %s: %s", picture, error)
+                self._last = picture, None
         return self._last[1]
 
     def _bytes_of(self, version: Version) -> bytes:

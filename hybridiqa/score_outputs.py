@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,11 +12,13 @@ from pathlib import Path
 
 from hybridiqa.atomic import is_same_place, is_within, resolve_output
 from hybridiqa.engines import Engine
-from hybridiqa.files import write_text_atomically
+from hybridiqa.files import as_text, hash_of, write_text_atomically
 from hybridiqa.patch_maps import draw_patch_map, save_patch_map
-from hybridiqa.rgb import load_image
+from hybridiqa.rgb import load_image, read_file
 from hybridiqa.score_store import ScoreRow
 from hybridiqa.scoring import PatchChoice, ScoredSource
+
+logger = logging.getLogger(__name__)
 
 ERRORS_HEADER = ("path", "error")
 MAP = "--map"
@@ -109,8 +112,16 @@ class PatchMaps:
         self.folders = [Path(name) for name in inputs if Path(name).is_dir()]
 
     def write(self, path: Path, result: ScoredSource) -> None:
-        """The map of one picture that was scored now."""
-        image = load_image(path)
+        """Write the map of one picture that was scored now; one that has changed since gets none, which is logged."""
+        try:
+            data = read_file(path)
+        except (OSError, ValueError) as error:
+            logger.warning("no map of %s: %s", as_text(path), getattr(error, "strerror", None) or error)
+            return
+        if hash_of(data) != result.row.content_hash:
+            logger.warning("no map of %s: it was changed after it was scored", as_text(path))
+            return
+        image = load_image(data)
         boxes = self.engine.image_processor.patch_boxes(
             *image.size, sampling=self.choice.sampling, num_patches=self.choice.num_patches
         )

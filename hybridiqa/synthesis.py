@@ -18,10 +18,9 @@ import numpy as np
 from PIL import Image
 
 from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade, has_effect, shrink
-from hybridiqa.dataset_formats import NOT_AN_IMAGE, image_problem
+from hybridiqa.dataset_formats import NOT_AN_IMAGE, Picture, read_picture
 from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files
 from hybridiqa.pools import map_in_processes
-from hybridiqa.rgb import to_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -91,18 +90,21 @@ def _group_names(relative_paths: list[str]) -> dict[str, str]:
     return groups
 
 
-def read_clean(path: Path, max_size: int | None) -> Image.Image:
+def clean_image(picture: Picture, max_size: int | None) -> Image.Image:
     """A picture as RGB, fit to be called clean; `max_size` limits its longer side, in pixels, never enlarging.
 
     A palette picture is halved with antialiasing first: 256-colour pictures are usually dithered, and that grain,
     called clean, would teach a model to like noise. Averaging neighbours gives the colours back that it stands for.
     """
-    with Image.open(path) as opened:
-        factor = 2.0 if opened.mode == "P" else 1.0
-        image = to_rgb(opened)
+    factor, image = 2.0 if picture.mode == "P" else 1.0, picture.rgb
     if max_size is not None:
         factor = max(factor, max(image.size) / max_size)
     return shrink(image, factor, Image.Resampling.LANCZOS) if factor > 1 else image
+
+
+def read_clean(path: Path, max_size: int | None) -> Image.Image:
+    """The `clean_image` of a file. Raises ValueError where it cannot be read."""
+    return clean_image(read_picture(path), max_size)
 
 
 def _draw_versions(num_versions: int | None, rng: np.random.Generator) -> list[Version]:
@@ -183,9 +185,9 @@ class SynthesisOptions:
                 "accepted: a seed of 0 or more, the others 1 or more"
             )
 
-    def clean_pictures(self, path: Path, group: str) -> Iterator[tuple[str, Image.Image]]:
+    def clean_pictures(self, picture: Picture, group: str) -> Iterator[tuple[str, Image.Image]]:
         """The clean pictures that are made of one file, and the name of each."""
-        image = read_clean(path, self.max_size)
+        image = clean_image(picture, self.max_size)
         if self.crops_per_image is None or self.crop_size is None:
             yield group, image
             return
@@ -203,13 +205,13 @@ def _write_versions(
     the reason instead.
     """
     relative_path, group = named
-    source_path = clean_dir / relative_path
-    problem = image_problem(source_path)
-    if problem is not None:
-        return problem
-    source = {"source": as_text(relative_path), "sha256": _digest(source_path.read_bytes())}
+    try:
+        picture = read_picture(clean_dir / relative_path)
+    except ValueError as error:
+        return str(error)
+    source = {"source": as_text(relative_path), "sha256": _digest(picture.data)}
     rows, without_effect = [], []
-    for name, clean in options.clean_pictures(source_path, group):
+    for name, clean in options.clean_pictures(picture, group):
         clean.save(output_dir / "Perfect" / "5" / f"{name}__clean.png")
         rows.append({"group": name} | source | {"width": clean.width, "height": clean.height})
         seed = picture_seed(options.seed, name)

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.dataset_loading import load_prepared
+from hybridiqa.dataset_loading import load_prepared, pictures
 from hybridiqa.loading import ROOT, load_model, silence_libraries
 from hybridiqa.percentiles import score_quantiles
 
@@ -57,7 +57,7 @@ def embed(trained_dir: Path, dataset: Path, target_dir: Path) -> int:
     model = load_model(trained_dir, dtype=torch.float32)  # config.json then says float32, whatever the file holds
     model.config.num_patches = model.image_processor.num_patches = NUM_PATCHES
     validation = load_prepared(dataset)["validation"]
-    scores = torch.cat([model.score(row["image"]) for row in validation])
+    scores = torch.cat([model.score(picture) for picture in pictures(validation)])
     scores = calibrate(model, scores, torch.tensor(validation["score"][:]))
     model.config.score_quantiles = score_quantiles(scores.tolist())
     halved = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
