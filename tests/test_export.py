@@ -187,7 +187,11 @@ def test_an_engine_refuses_what_is_not_its_file(tiny_checkpoint, float_file, int
     del network.metadata_props[:]
     onnx.save(network, bare)
     text.write_text("hello")
-    for model in (bare, text, tiny_checkpoint, tmp_path / "nothing.onnx"):
+    for number, value in enumerate(["", "{", "[]", "{}", '{"config": 5}', "[" * 5000]):
+        network.metadata_props.add(key="hybridiqa", value=value)
+        onnx.save(network, tmp_path / f"damaged {number}.onnx")
+        del network.metadata_props[:]
+    for model in (bare, text, tiny_checkpoint, tmp_path / "nothing.onnx", *tmp_path.glob("damaged *.onnx")):
         with pytest.raises(ValueError, match=r"is no \.onnx file of export\.py: python export\.py MODEL --output"):
             load_engine(str(model), engine_name)
     with pytest.raises(ValueError, match=r"the \.onnx file is float32, got --dtype int8"):
