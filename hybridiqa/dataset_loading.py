@@ -5,12 +5,15 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from hybridiqa.loading import HUB_ID, first_line
@@ -79,15 +82,44 @@ def dataset_on_device(dataset: Dataset, device: str | torch.device) -> Dataset:
     return dataset.with_format("torch", device=str(device))
 
 
-def _image_bytes(image: dict) -> bytes:
+def _describe_row(dataset: Dataset, name: str, row: int) -> str:
+    """Return where a row stands: split, number and the path that is stored with the picture."""
+    rows = dataset.with_format(None)
+    if "path" in rows.column_names:
+        path = rows.select_columns(["path"])[row]["path"]
+    else:
+        image = rows.select_columns(["image"]).cast_column("image", Image(decode=False))[row]["image"]
+        path = image and image["path"]
+    return f"row {row} of the {name or dataset.split} split" + (f", {path}" if path else "")
+
+
+@contextmanager
+def _naming_row(dataset: Dataset, name: str, row: int) -> Iterator[None]:
+    """Name the row whose picture cannot be read in what is raised, a ValueError."""
+    try:
+        yield
+    except Exception as error:  # each decoder has errors of its own
+        is_unknown = isinstance(error, UnidentifiedImageError)  # whose text is about a buffer in memory
+        reason = "not a picture of a known format" if is_unknown else getattr(error, "strerror", None)
+        where = _describe_row(dataset, name, row)
+        raise ValueError(f"cannot read the picture in {where}: {reason or first_line(error)}") from error
+
+
+def _image_bytes(image: dict | None) -> bytes:
+    if image is None:
+        raise ValueError("there is none")
     return Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
 
 
-def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
-    """(height, width) in pixels of every row's decoded `image`, read from the files' headers."""
+def image_sizes(dataset: Dataset, name: str = "") -> list[tuple[int, int]]:
+    """(height, width) in pixels of every row's decoded `image`, read from the files' headers.
+
+    Raises:
+        ValueError: a picture that cannot be read; the row of the split `name` is named.
+    """
     sizes = []
-    for row in dataset.select_columns(["image"]).cast_column("image", Image(decode=False)):
-        with PILImage.open(io.BytesIO(_image_bytes(row["image"]))) as image:
+    for index, row in enumerate(dataset.select_columns(["image"]).cast_column("image", Image(decode=False))):
+        with _naming_row(dataset, name, index), PILImage.open(io.BytesIO(_image_bytes(row["image"]))) as image:
             width, height = image.size
             is_turned = image.getexif().get(EXIF_ORIENTATION) in TURNED_ORIENTATIONS
         sizes.append((width, height) if is_turned else (height, width))
@@ -113,7 +145,11 @@ def _new_buffer(num_bytes: int, device: torch.device, memory_share: float) -> to
 
 
 def load_resident(
-    dataset: Dataset, device: str | torch.device, memory_share: float = MEMORY_SHARE, num_workers: int = 2
+    dataset: Dataset,
+    device: str | torch.device,
+    memory_share: float = MEMORY_SHARE,
+    num_workers: int = 2,
+    name: str = "",
 ) -> ResidentImages:
     """Decode a prepared split once, in parallel, into memory of the device.
 
@@ -121,16 +157,21 @@ def load_resident(
         dataset: a split with an `image` column, see `hybridiqa.dataset_loading.load_prepared`.
         memory_share: of the device's free memory, 0-1. What is larger stays in pinned host memory.
         num_workers: threads that decode.
+        name: of the split, for the error.
+
+    Raises:
+        ValueError: a picture that cannot be read; its row is named.
     """
     device = torch.device(device)
-    sizes = image_sizes(dataset)  # (height, width) each, from the headers
+    sizes = image_sizes(dataset, name)  # (height, width) each, from the headers
     pixels = _new_buffer(sum(3 * height * width for height, width in sizes), device, memory_share)
     images = ResidentImages(pixels, [height for height, _ in sizes], [width for _, width in sizes])
     rgb = dataset.select_columns(["image"]).cast_column("image", Image(mode="RGB"))
     rows = dataset_on_device(rgb, pixels.device)
 
     def decode(index: int) -> None:
-        images[index].copy_(rows[index]["image"])
+        with _naming_row(dataset, name, index):
+            images[index].copy_(rows[index]["image"])
 
     with ThreadPoolExecutor(num_workers) as pool:
         list(tqdm(pool.map(decode, range(len(sizes))), "decode", len(sizes), leave=False, disable=None, unit="image"))
@@ -140,8 +181,9 @@ def load_resident(
 def _hash_split(digest, name: str, split: Dataset) -> None:
     columns = [column for column in HASHED_COLUMNS if column in split.column_names]
     rows = split.with_format(None).select_columns(["image", *columns]).cast_column("image", Image(decode=False))
-    for row in rows:
-        data = _image_bytes(row["image"])
+    for index, row in enumerate(rows):
+        with _naming_row(split, name, index):
+            data = _image_bytes(row["image"])
         # The length makes it plain where the bytes end and the next row begins.
         digest.update(json.dumps([name, {column: row[column] for column in columns}, len(data)]).encode())
         digest.update(data)
