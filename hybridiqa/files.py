@@ -159,8 +159,12 @@ def new_folder(output_dir: Path) -> Iterator[Path]:
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a UTF-8 file that, whenever the process ends, is there whole, as before, or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def without_nan(value):
