@@ -4,7 +4,7 @@
 
 The defaults are the published recipe: ResNet-152 from ImageNet, 400 patches an image and epoch, batches of 300, Lion,
 9 epochs. The best epoch is chosen on the validation split; the test split is read once, at the end. A run that was
-stopped goes on with the same command and --resume.
+stopped (Ctrl-C and SIGTERM write a checkpoint first) goes on with the same command and --resume.
 
     python train.py --dataset DIR --output_dir OUT --init_from . --freeze_backbone --learning_rate 4e-5
 """
@@ -16,10 +16,14 @@ import json
 import logging
 import math
 import os
+import signal
 import statistics
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the libraries are loaded
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -29,7 +33,9 @@ from accelerate.utils import parse_flag_from_env, set_seed
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import HfArgumentParser
 
+from hybridiqa.checkpoints import WriteError, latest_state, write_reason
 from hybridiqa.dataset_loading import dataset_hash, load_prepared
+from hybridiqa.file_actions import DISK_FULL
 from hybridiqa.files import write_json
 from hybridiqa.loading import load_model, silence_libraries
 from hybridiqa.memory import keep_freed_memory
@@ -37,6 +43,7 @@ from hybridiqa.model_building import build_model
 from hybridiqa.pushing import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
 from hybridiqa.run_report import METRICS_FILE, write_run
 from hybridiqa.splits import split_by_group
+from hybridiqa.stopping import STATUS_OF_SIGNALS, Stopped, StopSignals, is_speaking_process
 from hybridiqa.training import GROUP_NAMES, Split, Trainer, format_metrics
 from hybridiqa.training_arguments import ARGUMENTS_FILE, TrainingArguments
 
@@ -132,7 +139,9 @@ def summarize(trainer: Trainer, data: dict[str, Split]) -> str:
     )
 
 
-def run_once(args: TrainingArguments, splits: DatasetDict, accelerator: Accelerator, output_dir: Path) -> dict:
+def run_once(
+    args: TrainingArguments, splits: DatasetDict, accelerator: Accelerator, output_dir: Path, signals: StopSignals
+) -> dict:
     """Train on the train split and write everything to the output folder; returns what `metrics.json` holds."""
     set_seed(args.seed)
     with accelerator.main_process_first():  # which may have to fetch or copy what the others then find
@@ -140,7 +149,7 @@ def run_once(args: TrainingArguments, splits: DatasetDict, accelerator: Accelera
     check_scores(splits, model.config.score_range)
     data_hash = dataset_hash(splits)
     data = {
-        name: Split.load(split, accelerator.device if name == "train" else torch.device("cpu"), args)
+        name: Split.load(split, accelerator.device if name == "train" else torch.device("cpu"), args, name)
         for name, split in splits.items()
     }
     if accelerator.is_main_process:
@@ -151,10 +160,12 @@ def run_once(args: TrainingArguments, splits: DatasetDict, accelerator: Accelera
         accelerator.init_trackers("hybridIQA", {name: str(value) for name, value in asdict(args).items()})
     model.to(accelerator.device, memory_format=torch.channels_last)
     checkpoints_dir = output_dir / CHECKPOINTS_FOLDER
-    trainer = Trainer(args, model, data["train"], data["validation"], accelerator, checkpoints_dir, data_hash)
+    trainer = Trainer(args, model, data["train"], data["validation"], accelerator, checkpoints_dir, data_hash, signals)
     logger.info(summarize(trainer, data))
-    if args.resume:
-        trainer.resume()
+    if args.resume and not trainer.resume():
+        if (output_dir / METRICS_FILE).exists():
+            raise ValueError(f"--resume: {output_dir} holds a run that is complete and has no checkpoint to go on from")
+        logger.info(f"no checkpoint in {checkpoints_dir}: begins at the first step")
     progress = trainer.fit()
     if not math.isfinite(progress.best["validation"]["srcc"]):
         logger.warning("SRCC is not defined on validation (too few images, or all scored alike): RMSE chose the epoch")
@@ -179,7 +190,7 @@ def random_splits(dataset: Dataset, shares: dict[str, float], seed: int) -> Data
     return DatasetDict({name: dataset.select(rows) for name, rows in zip(shares, indices, strict=True)})
 
 
-def run_repeats(args: TrainingArguments, splits: DatasetDict, accelerator: Accelerator) -> dict:
+def run_repeats(args: TrainingArguments, splits: DatasetDict, accelerator: Accelerator, signals: StopSignals) -> dict:
     """The field's protocol: train on many random splits by group; returns what `repeats.json` holds.
 
     Every repeat is a run of its own in `repeat-01`, `repeat-02` ..., split and seeded by --seed, --seed + 1 ...; those
@@ -202,7 +213,8 @@ def run_repeats(args: TrainingArguments, splits: DatasetDict, accelerator: Accel
         if (output_dir / METRICS_FILE).exists():
             rows.append(json.loads((output_dir / METRICS_FILE).read_text(encoding="utf-8"))["test"])
         else:
-            rows.append(run_once(repeat, random_splits(dataset, shares, repeat.seed), accelerator, output_dir)["test"])
+            repeat_splits = random_splits(dataset, shares, repeat.seed)
+            rows.append(run_once(repeat, repeat_splits, accelerator, output_dir, signals)["test"])
         logger.info(f"repeat {number + 1}/{args.num_repeats}, test {format_metrics(rows[-1])}")
     results = {"num_repeats": args.num_repeats, "shares": shares, "test": _median_and_spread(rows), "repeats": rows}
     if accelerator.is_main_process:
@@ -220,7 +232,7 @@ def _median_and_spread(rows: list[dict]) -> dict[str, dict[str, float]]:
     return summary
 
 
-def run(args: TrainingArguments) -> dict:
+def run(args: TrainingArguments, signals: StopSignals) -> dict:
     """The whole run; returns what `metrics.json`, or with --num_repeats `repeats.json`, holds."""
     accelerator = build_accelerator(args)
     repository = HubRepository(args.hub_model_id, "model", args.hub_private) if args.push_to_hub else None
@@ -230,9 +242,9 @@ def run(args: TrainingArguments) -> dict:
         keep_freed_memory()
     splits = load_splits(args.dataset)
     if args.num_repeats is None:
-        results = run_once(args, splits, accelerator, Path(args.output_dir))
+        results = run_once(args, splits, accelerator, Path(args.output_dir), signals)
     else:
-        results = run_repeats(args, splits, accelerator)
+        results = run_repeats(args, splits, accelerator, signals)
     accelerator.end_training()
     if repository and accelerator.is_main_process:
         url = push_folder(Path(args.output_dir), repository, MODEL_FILES, WEIGHTS, "Trained by hybridIQA's train.py")
@@ -257,33 +269,65 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return action.help if is_told else f"{action.help} (default: {action.default})"
 
 
+def how_to_go_on(args: TrainingArguments | None) -> str:
+    """Return where the last checkpoint of a run is that ended early, and how it goes on."""
+    if args is None:
+        return "nothing was begun"
+    runs = [Path(args.output_dir), *sorted(Path(args.output_dir).glob("repeat-*"))]
+    found = [folder for run in runs if (folder := latest_state(run / CHECKPOINTS_FOLDER)) is not None]
+    if not found:
+        return "there is no checkpoint yet, the same command with --resume begins at the first step"
+    return f"the last checkpoint is {found[-1]}, the same command with --resume goes on from it"
+
+
+def _print_error(text: str) -> None:
+    print(f"train.py: {text}", file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     for name in (__name__, "hybridiqa"):
         logging.getLogger(name).setLevel(logging.INFO)
     silence_libraries()
+    args, signals = None, StopSignals()
     try:
-        parser = HfArgumentParser(
-            TrainingArguments,
-            usage="accelerate launch train.py --dataset DIR --output_dir OUT [options]",
-            description=__doc__,
-            formatter_class=_HelpFormatter,
-        )
-        (args,) = parser.parse_args_into_dataclasses(argv)
-        run(args)
+        with signals:
+            parser = HfArgumentParser(
+                TrainingArguments,
+                usage="accelerate launch train.py --dataset DIR --output_dir OUT [options]",
+                description=__doc__,
+                formatter_class=_HelpFormatter,
+            )
+            (args,) = parser.parse_args_into_dataclasses(argv)
+            run(args, signals)
+    except Stopped as stop:
+        if is_speaking_process():
+            _print_error(f"stopped by {stop}: {how_to_go_on(args)}")
+        return STATUS_OF_SIGNALS + stop.number
+    except WriteError as error:
+        if is_speaking_process():
+            _print_error(f"stopped: {error}; {how_to_go_on(args)}")
+        return 1
     except (ValueError, OSError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
+        if getattr(error, "errno", None) in DISK_FULL:
+            _print_error(f"stopped: cannot write {error.filename}: {write_reason(error)}; {how_to_go_on(args)}")
+            return 1
+        _print_error(f"error: {error}")
         return 2
     except PushError as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        _print_error(str(error))
         print(
             f"The trained model is whole in {args.output_dir}; the same command with --resume pushes it.",
             file=sys.stderr,
         )
         return 1
     except FloatingPointError as error:
-        print(f"train.py: stopped: {error}", file=sys.stderr)
+        _print_error(f"stopped: {error}")
         return 1
+    except RuntimeError:
+        if signals.received is None or is_speaking_process():
+            raise
+        return STATUS_OF_SIGNALS + signals.received  # the process that speaks was gone before this one
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 
 from hybridiqa.loading import HUB_ID, first_line
 from hybridiqa.resident_images import ResidentImages
-from hybridiqa.rgb import load_image, read_file, upright_size
+from hybridiqa.rgb import decode_file, load_image, read_file, upright_size
 
 logger = logging.getLogger(__name__)
 
@@ -111,22 +112,43 @@ def pictures(dataset: Dataset) -> Iterator[PILImage]:
         yield load_image(_image_bytes(row["image"]))
 
 
-def _image_bytes(image: dict) -> bytes:
+def _image_bytes(image: dict | None) -> bytes:
+    if image is None:
+        raise ValueError("there is none")
     return read_file(image["path"]) if image["bytes"] is None else image["bytes"]
 
 
-def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
+def _describe_row(dataset: Dataset, name: str, row: int) -> str:
+    """Return where a row stands: split, number and the path that is stored with the picture."""
+    rows = dataset.with_format(None)
+    if "path" in rows.column_names:
+        path = rows.select_columns(["path"])[row]["path"]
+    else:
+        image = _undecoded(rows.select_columns(["image"]))[row]["image"]
+        path = image and image["path"]
+    return f"row {row} of the {name or dataset.split} split" + (f", {path}" if path else "")
+
+
+@contextmanager
+def _naming_row(dataset: Dataset, name: str, row: int) -> Iterator[None]:
+    """Name the row whose picture cannot be read in what is raised, a ValueError."""
+    try:
+        yield
+    except Exception as error:  # each decoder has errors of its own
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ValueError(f"cannot read the picture in {_describe_row(dataset, name, row)}: {reason}") from error
+
+
+def image_sizes(dataset: Dataset, name: str = "") -> list[tuple[int, int]]:
     """(height, width) in pixels of every row's decoded `image`, read from the files' headers.
 
     Raises:
-        ValueError: a row that holds no image.
+        ValueError: a picture that cannot be read; the row of the split `name` is named.
     """
     sizes = []
-    for number, row in enumerate(_undecoded(dataset.with_format(None).select_columns(["image"])), 1):
-        try:
+    for index, row in enumerate(_undecoded(dataset.with_format(None).select_columns(["image"]))):
+        with _naming_row(dataset, name, index):
             width, height = upright_size(_image_bytes(row["image"]))
-        except (ValueError, OSError) as error:
-            raise ValueError(f"the image in row {number} cannot be read: {error}") from error
         sizes.append((height, width))
     return sizes
 
@@ -150,7 +172,11 @@ def _new_buffer(num_bytes: int, device: torch.device, memory_share: float) -> to
 
 
 def load_resident(
-    dataset: Dataset, device: str | torch.device, memory_share: float = MEMORY_SHARE, num_workers: int = 2
+    dataset: Dataset,
+    device: str | torch.device,
+    memory_share: float = MEMORY_SHARE,
+    num_workers: int = 2,
+    name: str = "",
 ) -> ResidentImages:
     """Decode a prepared split once, in parallel, into memory of the device.
 
@@ -158,19 +184,20 @@ def load_resident(
         dataset: a split with an `image` column, see `hybridiqa.dataset_loading.load_prepared`.
         memory_share: of the device's free memory, 0-1. What is larger stays in pinned host memory.
         num_workers: threads that decode.
+        name: of the split, for the error.
+
+    Raises:
+        ValueError: a picture that cannot be read; its row is named.
     """
     device = torch.device(device)
-    sizes = image_sizes(dataset)  # (height, width) each, from the headers
+    sizes = image_sizes(dataset, name)  # (height, width) each, from the headers
     pixels = _new_buffer(sum(3 * height * width for height, width in sizes), device, memory_share)
     images = ResidentImages(pixels, [height for height, _ in sizes], [width for _, width in sizes])
     rows = _undecoded(dataset.with_format(None).select_columns(["image"]))
 
     def decode(index: int) -> None:
-        try:
-            picture = load_image(_image_bytes(rows[index]["image"]))
-        except (ValueError, OSError) as error:
-            raise ValueError(f"the image in row {index + 1} cannot be read: {error}") from error
-        images[index].copy_(_pixels(picture))
+        with _naming_row(dataset, name, index):
+            images[index].copy_(_pixels(decode_file(_image_bytes(rows[index]["image"]))[1]))
 
     with ThreadPoolExecutor(num_workers) as pool:
         list(tqdm(pool.map(decode, range(len(sizes))), "decode", len(sizes), leave=False, disable=None, unit="image"))
@@ -180,8 +207,9 @@ def load_resident(
 def _hash_split(digest, name: str, split: Dataset) -> None:
     columns = [column for column in HASHED_COLUMNS if column in split.column_names]
     rows = split.with_format(None).select_columns(["image", *columns]).cast_column("image", Image(decode=False))
-    for row in rows:
-        data = _image_bytes(row["image"])
+    for index, row in enumerate(rows):
+        with _naming_row(split, name, index):
+            data = _image_bytes(row["image"])
         # The length makes it plain where the bytes end and the next row begins.
         digest.update(json.dumps([name, {column: row[column] for column in columns}, len(data)]).encode())
         digest.update(data)

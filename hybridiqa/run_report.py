@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
+from hybridiqa.checkpoints import WriteError, new_files, write_reason
 from hybridiqa.dataset_loading import is_on_hub
 from hybridiqa.files import write_json
 from hybridiqa.model_card import RunFacts, SplitFacts, write_model_card
@@ -45,6 +46,9 @@ def write_run(
     Returns:
         What `metrics.json` holds; on processes other than the main one, which writes nothing, without the intervals.
         That file is written last: it says that the run is complete.
+
+    Raises:
+        WriteError: one of the files could not be written; the model is there whole, as before, or not at all.
     """
     scored = {name: split for name, split in data.items() if name != "train"}
     predictions = {name: predict(model, split.images, accelerator) for name, split in scored.items()}
@@ -63,20 +67,32 @@ def write_run(
     }
     results["history"] = progress.history
     model.config.score_quantiles = score_quantiles(predictions["validation"])
-    model.save_pretrained(output_dir)
+    num_bytes = model.get_memory_footprint()
+    with new_files(output_dir, num_bytes) as unfinished:
+        model.save_pretrained(unfinished)
+    try:
+        _write_report(output_dir, data, predictions, progress)
+        write_model_card(output_dir, _card_facts(model, data, results, args, accelerator, data_hash))
+        write_json(output_dir / METRICS_FILE, results)
+    except OSError as error:
+        raise WriteError(Path(error.filename or output_dir), write_reason(error), num_bytes) from error
+    return results
+
+
+def _write_report(
+    output_dir: Path, data: dict[str, Split], predictions: dict[str, list[float]], progress: Progress
+) -> None:
+    """Write predictions, losses and plots."""
     rows = [
         [name, path, score, prediction]
-        for name, split in scored.items()
-        for path, score, prediction in zip(split.paths, split.scores, predictions[name], strict=True)
+        for name in predictions
+        for path, score, prediction in zip(data[name].paths, data[name].scores, predictions[name], strict=True)
     ]
     _write_rows(output_dir / "predictions.csv", ["split", "path", "score", "prediction"], rows)
     _write_rows(output_dir / "losses.csv", ["step", "loss"], progress.losses)
     plot_training(progress.history, progress.losses, output_dir / "training.png")
-    for name, split in scored.items():
-        plot_predictions(predictions[name], split.scores, output_dir / f"{name}.png", f"{name} split")
-    write_model_card(output_dir, _card_facts(model, data, results, args, accelerator, data_hash))
-    write_json(output_dir / METRICS_FILE, results)
-    return results
+    for name in predictions:
+        plot_predictions(predictions[name], data[name].scores, output_dir / f"{name}.png", f"{name} split")
 
 
 def _card_facts(

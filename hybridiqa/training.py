@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
@@ -20,16 +22,19 @@ from transformers import PreTrainedModel
 from hybridiqa import checkpoints
 from hybridiqa.dataset_formats import group_namer
 from hybridiqa.dataset_loading import load_resident
+from hybridiqa.loading import first_line
 from hybridiqa.model_building import build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import RandomPatches, balanced_repeats
 from hybridiqa.ranking_loss import ranking_loss
 from hybridiqa.resident_images import ResidentImages
+from hybridiqa.stopping import Stopped, StopSignals
 from hybridiqa.training_arguments import TrainingArguments
 from metrics.iqa.iqa import compute_metrics
 
 logger = get_logger(__name__)
 
 GROUP_NAMES = ("backbone", "hyper_network")  # of the optimiser's parameter groups, in their order
+STEPS_PER_LOOK = 4  # between two questions to all processes whether to stop, where an answer waits for the device
 SHOWN_METRICS = ("srcc", "plcc", "krcc", "rmse", "srcc_within_group")  # in a line of the log; the files hold them all
 
 
@@ -43,11 +48,15 @@ class Split:
     groups: list[str] | None
 
     @classmethod
-    def load(cls, dataset: Dataset, device: torch.device, args: TrainingArguments) -> Split:
-        """Decode a prepared split into memory of the device, or pinned memory where it would not fit."""
+    def load(cls, dataset: Dataset, device: torch.device, args: TrainingArguments, name: str = "") -> Split:
+        """Decode a prepared split into memory of the device, or pinned memory where it would not fit.
+
+        Args:
+            name: of the split, for the error about a picture that cannot be decoded.
+        """
         columns = dataset.column_names
         return cls(
-            load_resident(dataset, device, args.device_memory_share, args.num_workers),
+            load_resident(dataset, device, args.device_memory_share, args.num_workers, name),
             [float(score) for score in dataset["score"]],
             list(dataset["path"]) if "path" in columns else [f"row {row}" for row in range(len(dataset))],
             list(dataset["group"]) if "group" in columns else None,
@@ -79,6 +88,8 @@ class Progress:
         losses: [step, mean loss of the steps since the last such row].
         history: one row of numbers an epoch.
         best: the row that is best on validation, and the folder of its `model`.
+        pending: where a run was stopped between two rows of the losses, what is summed of the next one:
+            `num_patches`, and `loss_sums` of the processes.
     """
 
     epoch: int = 0
@@ -88,17 +99,27 @@ class Progress:
     losses: list[list[float]] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
     best: dict | None = None
+    pending: dict | None = None
 
 
-def predict(model: PreTrainedModel, images: ResidentImages, accelerator: Accelerator) -> list[float]:
+def predict(
+    model: PreTrainedModel,
+    images: ResidentImages,
+    accelerator: Accelerator,
+    before_image: Callable[[int], None] = lambda _: None,
+) -> list[float]:
     """Scores by `model.score`; the images are shared among the processes.
 
     A model in training scores in the run's mixed precision; one that was loaded, as its users will.
+
+    Args:
+        before_image: called in all processes alike, with the number of those that each of them has scored.
     """
     num_rounds = math.ceil(len(images) / accelerator.num_processes)
     scores = torch.zeros(num_rounds, device=accelerator.device)
     for position in tqdm(range(num_rounds), desc="score", leave=False, disable=_is_quiet(accelerator)):
         # Every process scores equally often, as sharded models need; what is beyond the last image is dropped below.
+        before_image(position)
         index = min(position * accelerator.num_processes + accelerator.process_index, len(images) - 1)
         scores[position] = model.score(images[index])[0]
     gathered = accelerator.gather(scores).view(accelerator.num_processes, num_rounds)
@@ -134,6 +155,7 @@ class Trainer:
         train, validation: validation is scored after every epoch.
         checkpoints_dir: where checkpoints are written.
         data_hash: of the dataset; a checkpoint of other data is refused.
+        signals: what asks the run to stop; by default nothing does.
     """
 
     def __init__(
@@ -145,9 +167,11 @@ class Trainer:
         accelerator: Accelerator,
         checkpoints_dir: Path,
         data_hash: str = "",
+        signals: StopSignals | None = None,
     ):
         self.args, self.accelerator, self.validation, self.train = args, accelerator, validation, train
         self.checkpoints_dir, self.data_hash = checkpoints_dir, data_hash
+        self.signals = signals or StopSignals()
         self.patches = RandomPatches(
             train.images,
             train.scores,
@@ -172,6 +196,7 @@ class Trainer:
         self.prepared, self.optimizer = accelerator.prepare(model, build_optimizer(model, args))
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.progress = Progress()
+        self.saved_step: int | None = None  # of the newest checkpoint
         self._reset_sums()
 
     @property
@@ -182,6 +207,8 @@ class Trainer:
     def is_finished(self) -> bool:
         """Whether all epochs or steps are done, or none was better for too long."""
         progress, args = self.progress, self.args
+        if progress.epoch_step:  # the epoch is not closed by its validation
+            return False
         if progress.epoch >= args.num_epochs or (args.max_steps and progress.step >= args.max_steps):
             return True
         waited = progress.history[-1]["epoch"] - progress.best["epoch"] if progress.best else 0
@@ -192,33 +219,101 @@ class Trainer:
 
         Raises:
             FloatingPointError: the loss is no longer finite; the last checkpoint stays.
+            checkpoints.WriteError: a checkpoint could not be written; the one before it stays.
+            Stopped: a signal came, and a checkpoint was written.
         """
-        while not self.is_finished:
-            self._train_epoch()
-            self._validate()
-            self._save()
+        with self.signals.waiting():
+            while not self.is_finished:
+                self._train_epoch()
+                self._validate()
+                self._save()
         return self.progress
 
-    def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one.
+    def resume(self) -> bool:
+        """Go on from the newest checkpoint that is whole; whether there is one.
 
         Raises:
-            ValueError: it was trained on other data.
+            ValueError: it was trained on other data, or there are checkpoints and none is whole.
         """
-        folder = checkpoints.latest_state(self.checkpoints_dir)
-        if folder is None:
-            return
-        state = checkpoints.read_progress(folder)
-        if state.pop("data_hash") != self.data_hash:
+        faults = []
+        for folder in self._ask_main(lambda: checkpoints.list_states(self.checkpoints_dir)):
+            fault = self._ask_main(lambda folder=folder: checkpoints.find_fault(folder)) or self._load(folder)
+            if fault is None:
+                logger.info(f"goes on from {folder.name}")
+                return True
+            logger.warning(f"the checkpoint {folder} is damaged, the one before it is used: {fault}")
+            faults.append(f"{folder.name} ({fault})")
+        if faults:
+            raise ValueError(
+                f"--resume: no checkpoint in {self.checkpoints_dir} is whole: {', '.join(faults)}; "
+                "to begin at the first step, choose another --output_dir or remove this one"
+            )
+        return False
+
+    def _ask_main(self, question: Callable[[], object]):
+        """Return the main process's answer in all of them, so that they go on from one checkpoint."""
+        answer = [question() if self.accelerator.is_main_process else None]
+        return broadcast_object_list(answer)[0]
+
+    def _load(self, folder: Path) -> str | None:
+        """Go on from a checkpoint; why one of the processes cannot, or None."""
+        state = self._ask_main(lambda: checkpoints.read_progress(folder))
+        if state.pop("data_hash", None) != self.data_hash:
             raise ValueError(f"--resume goes on with the same data, and {folder} was trained on other pictures")
-        self.accelerator.load_state(str(folder))
+        if unknown := set(state) - {known.name for known in fields(Progress)}:
+            return f"{checkpoints.PROGRESS_FILE} has {', '.join(sorted(unknown))} of another version"
+        fault = None
+        try:
+            self.accelerator.load_state(str(folder))
+        except Exception as error:  # each kind of file has errors of its own
+            fault = first_line(error)
+        if faults := [fault for fault in gather_object([fault]) if fault is not None]:
+            return faults[0]
         self.progress = Progress(**state)
-        logger.info(f"goes on from {folder.name}")
+        self._resume_sums()
+        self.saved_step = self.progress.step
+        return None
+
+    def _resume_sums(self) -> None:
+        """Take up the sums that a stopped run had begun; of another number of processes, in the main one."""
+        pending, accelerator = self.progress.pending, self.accelerator
+        if pending is None:
+            return
+        sums = pending["loss_sums"]
+        if len(sums) != accelerator.num_processes:
+            sums = [sum(sums)] + [0.0] * (accelerator.num_processes - 1)
+        self._sums[0] = sums[accelerator.process_index]
+        self._num_summed, self.progress.pending = pending["num_patches"], None
 
     def _save(self) -> None:
-        state = asdict(self.progress) | {"data_hash": self.data_hash}
-        limit = self.args.save_total_limit
-        checkpoints.save_state(self.accelerator, self.checkpoints_dir, self.progress.step, state, limit)
+        pending = {"num_patches": self._num_summed, "loss_sums": self._gather_sums()} if self._num_summed else None
+        state = asdict(self.progress) | {"data_hash": self.data_hash, "pending": pending}
+        step, limit = self.progress.step, self.args.save_total_limit
+        checkpoints.save_state(self.accelerator, self.checkpoints_dir, step, state, limit, self._checkpoint_bytes())
+        self.saved_step = step
+
+    def _checkpoint_bytes(self) -> int:
+        """Return about how much a checkpoint takes: the weights, and the momentum of those that are trained."""
+        trained = (weight for weight in self.model.parameters() if weight.requires_grad)
+        return self.model.get_memory_footprint() + sum(weight.nbytes for weight in trained)
+
+    def _stop_if_asked(self, count: int) -> None:
+        """End the run by a checkpoint where a signal has come to any process; all of them call this alike.
+
+        Args:
+            count: of the calls.
+        """
+        accelerator, signals = self.accelerator, self.signals
+        if accelerator.num_processes > 1:
+            if accelerator.device.type != "cpu" and count % STEPS_PER_LOOK:
+                return
+            received = accelerator.gather(torch.tensor([signals.received or 0], device=accelerator.device))
+            signals.received = int(received.max()) or None
+        if signals.received is None:
+            return
+        if self.saved_step != self.progress.step:
+            self._save()
+        raise Stopped(signals.received)
 
     def _rates(self) -> list[float]:
         factor = self.args.lr_decay_factor ** (self.progress.epoch // self.args.lr_decay_epochs)
@@ -243,8 +338,9 @@ class Trainer:
             leave=False,
             disable=_is_quiet(self.accelerator),
         )
+        steps_left = args.max_steps - progress.step if args.max_steps else len(batches)
         with bar:
-            for batch in batches[progress.epoch_step :]:
+            for batch in batches[progress.epoch_step :][:steps_left]:
                 self._step(batch)
                 is_last = progress.epoch_step == len(batches) or progress.step == args.max_steps
                 is_saved = progress.step % args.save_steps == 0 and not is_last  # the epoch's end saves by itself
@@ -253,6 +349,7 @@ class Trainer:
                 bar.update(len(batch))
                 if is_saved:
                     self._save()
+                self._stop_if_asked(progress.step)
                 if is_last:
                     break
 
@@ -311,12 +408,16 @@ class Trainer:
         self._sums = torch.tensor([0.0, -1.0], dtype=dtype, device=self.accelerator.device)
         self._num_summed = 0
 
-    def _collect_losses(self, bar: tqdm) -> None:
-        """Read the losses since the last time from all processes, and stop the run where they are not finite."""
+    def _gather_sums(self) -> list[float]:
+        """Return the losses of all processes since the last row; stop the run where they are not finite."""
         sums = self.accelerator.gather(self._sums.unsqueeze(0)).tolist()  # (processes, 2)
         if bad_steps := [int(step) for _, step in sums if step >= 0]:
             raise FloatingPointError(self._describe_failure("the loss or a gradient is not finite", min(bad_steps)))
-        loss_sum = sum(process_sum for process_sum, _ in sums)
+        return [process_sum for process_sum, _ in sums]
+
+    def _collect_losses(self, bar: tqdm) -> None:
+        """Make a row of the losses since the last one."""
+        loss_sum = sum(self._gather_sums())
         loss = loss_sum / self._num_summed
         progress = self.progress
         progress.loss_sum += loss_sum
@@ -344,7 +445,7 @@ class Trainer:
         """Close the epoch: score the validation split, and keep the model if no epoch was better."""
         progress, num_epochs = self.progress, self.args.num_epochs
         try:
-            scores = predict(self.model, self.validation.images, self.accelerator)
+            scores = predict(self.model, self.validation.images, self.accelerator, self._stop_if_asked)
         except FloatingPointError as error:  # the epoch's last update did it
             raise FloatingPointError(self._describe_failure(str(error), progress.epoch_step - 1)) from error
         metrics = compute_metrics(scores, self.validation.scores, self.validation.groups)
@@ -361,6 +462,13 @@ class Trainer:
         progress.history.append(row)
         if progress.best is None or merit(metrics) > merit(progress.best["validation"]):
             state_dict = self.accelerator.get_state_dict(self.prepared)
-            name = checkpoints.save_model(self.accelerator, self.checkpoints_dir, row["epoch"], self.model, state_dict)
+            name = checkpoints.save_model(
+                self.accelerator,
+                self.checkpoints_dir,
+                row["epoch"],
+                self.model,
+                state_dict,
+                self.model.get_memory_footprint(),
+            )
             progress.best = row | {"model": name}
         progress.epoch, progress.epoch_step, progress.loss_sum = row["epoch"], 0, 0.0

@@ -185,7 +185,10 @@ class TrainingArguments:
         if not self.resume or not path.is_file():
             check_new_folder(Path(self.output_dir))
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"--resume: {path} is damaged, so the options of the run are not known") from error
         before = {option.name: option.default for option in fields(self)} | before  # older versions knew fewer options
         now = asdict(self)
         differing = [name for name in now if name not in CHANGEABLE and now[name] != before[name]]

@@ -1,5 +1,8 @@
 """Prepared datasets: their hash, and their pictures decoded into memory."""
 
+import io
+import re
+
 import numpy as np
 import pytest
 from conftest import make_picture
@@ -83,3 +86,44 @@ def test_pictures_in_memory_are_what_the_dataset_gives(tmp_path):
     assert images.num_bytes == 3 * (90 * 60 + 70 * 50 + 40 * 40)
     for index, row in enumerate(dataset):
         assert np.array_equal(images[index].permute(1, 2, 0).numpy(), np.asarray(row["image"]))
+
+
+def encoded(**options) -> bytes:
+    buffer = io.BytesIO()
+    make_picture(90, 60).save(buffer, **options)
+    return buffer.getvalue()
+
+
+BROKEN = {
+    "no picture": (b"not a picture", "not an image that Pillow knows"),
+    "nothing": (b"", "the file is empty"),
+    "cut JPEG": (encoded(format="JPEG")[:900], ""),
+    "cut PNG": (encoded(format="PNG")[:-900], ""),
+    "cut header": (encoded(format="PNG")[:20], ""),
+}
+
+
+@pytest.mark.parametrize("data, reason", BROKEN.values(), ids=BROKEN)
+def test_a_broken_picture_is_named_by_split_row_and_path(data, reason):
+    images = [{"bytes": bytes_, "path": None} for bytes_ in (encoded(format="PNG"), data)]
+    split = make_splits(image=images)["train"]
+    with pytest.raises(ValueError, match=r"^cannot read the picture in row 1 of the train split, 2/b\.png: " + reason):
+        load_resident(split, "cpu", name="train")
+
+
+def test_a_broken_picture_without_a_path_column_is_named_as_it_is_stored():
+    images = [{"bytes": data, "path": name} for data, name in ((encoded(format="PNG"), "c.png"), (b"no", "d.png"))]
+    split = make_splits(image=images)["train"].remove_columns("path")
+    with pytest.raises(ValueError, match=r"row 1 of the validation split, d\.png: "):
+        load_resident(split, "cpu", name="validation")
+
+
+@pytest.mark.parametrize("image", [None, {"bytes": None, "path": "gone/e.png"}])
+def test_a_picture_that_is_not_there_is_named_before_anything_is_decoded(image):
+    splits = make_splits(image=[{"bytes": b"any", "path": None}, image])
+    reason = "there is none" if image is None else "No such file or directory"
+    expected = re.escape(f"cannot read the picture in row 1 of the train split, 2/b.png: {reason}")
+    with pytest.raises(ValueError, match=expected):
+        dataset_hash(splits)
+    with pytest.raises(ValueError, match=f"{expected}|row 0"):
+        load_resident(splits["train"], "cpu", name="train")

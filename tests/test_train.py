@@ -12,7 +12,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import BACKBONES, TINY_SIZES, make_picture, make_tiny_model
-from datasets import DatasetDict, concatenate_datasets, load_from_disk
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
+from datasets import Image as ImageColumn
 from huggingface_hub import ModelCard
 from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
@@ -462,6 +463,18 @@ def test_data_that_cannot_be_learned_from_is_refused(prepared, tiny_config, tmp_
         assert small_run(tmp_path / name, tiny_config, tmp_path / "out") == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_picture_of_the_dataset_is_one_line(prepared, tiny_config, tmp_path, capsys):
+    splits = load_from_disk(prepared)
+    rows = splits["validation"].cast_column("image", ImageColumn(decode=False)).to_list()
+    rows[2]["image"]["bytes"] = rows[2]["image"]["bytes"][:300]
+    broken = Dataset.from_list(rows, features=splits["validation"].features)
+    DatasetDict(splits | {"validation": broken}).save_to_disk(tmp_path / "data")
+    assert small_run(tmp_path / "data", tiny_config, tmp_path / "out") == 2
+    [error] = [line for line in capsys.readouterr().err.splitlines() if "train.py: " in line]
+    path = splits["validation"]["path"][2]
+    assert error.startswith(f"train.py: error: cannot read the picture in row 2 of the validation split, {path}: ")
 
 
 def test_a_backbone_that_is_only_there_as_a_pickle_is_refused(tmp_path):
