@@ -5,6 +5,7 @@ The HTML itself, `page_fragments.html`, stands beside this file; here what goes 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -212,8 +213,10 @@ def _shown(visit: Visit, picture: Picture) -> tuple[Path | None, str | None]:
 
 def label_html(visit: Visit, order: str, message: str = "") -> str:
     """The picture that is to be labelled next, large, and the bins; nothing here tells its score."""
-    waiting = visit.next_to_label(order)
-    counts = visit.labels.counts()
+    try:
+        waiting, counts = visit.next_to_label(order), visit.labels.counts()
+    except ValueError as error:  # the record of labels cannot be read: its disk is gone, say
+        waiting, counts, message = [], Counter(), str(error)
     num_labelled = sum(counts.values()) - counts[SKIPPED]
     path, reason = _shown(visit, waiting[0]) if waiting else (None, None)
     return _templates().label(

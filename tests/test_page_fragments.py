@@ -262,6 +262,12 @@ def test_what_cannot_be_shown_is_labelled_without_naming_a_path_of_the_server(vi
     assert str(visit.folder) not in label_html(visit, "random") and not shown.all("img", "src")
 
 
+def test_a_record_of_labels_that_cannot_be_read_is_said_where_labels_are_given(five):
+    five.labels.record_path.parent.mkdir(parents=True)
+    five.labels.record_path.mkdir()
+    assert "cannot read the record of labels" in Page(label_html(five, "random")).text
+
+
 def test_a_comparison_needs_two_pictures_with_scores(five):
     assert "Choose two or more pictures" in compare_html(five, ["a.png"])
     page = Page(compare_html(five, ["c.png", "a.png"]))
