@@ -21,9 +21,14 @@ from transformers.utils import logging as transformers_logging
 ROOT = Path(__file__).resolve().parent.parent  # itself a Hub repository, with the embedded checkpoint
 
 HUB_ID = re.compile(r"\b[\w.-]+\b/\b[\w.-]+\b")  # user/name
-HUB_CODE = tuple(
-    f"{room}_hybridiqa.py" for room in ("configuration", "image_processing", "modeling", "pipeline")
-)  # what a checkpoint brings
+HUB_CODE = (  # what a checkpoint brings; the images' own two files not before they were parted from the first
+    "configuration_hybridiqa.py",
+    "image_processing_hybridiqa.py",
+    "image_loading_hybridiqa.py",
+    "image_bounds_hybridiqa.py",
+    "modeling_hybridiqa.py",
+    "pipeline_hybridiqa.py",
+)
 MODEL_CODE = "modeling_hybridiqa.py"  # without which a checkpoint brings no code
 RELEASED_CODE = Path(__file__).with_name("released_hub_files.txt")  # as sha256sum writes it
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from conftest import make_picture, make_tiny_model
 
-CODE = {f"{room}_hybridiqa.py" for room in ("configuration", "image_processing", "modeling", "pipeline")}
+ROOMS = ("configuration", "image_processing", "image_loading", "image_bounds", "modeling", "pipeline")
+CODE = {f"{room}_hybridiqa.py" for room in ROOMS}
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}
 NOTICES = "THIRD_PARTY_NOTICES.md"
 PUSH = """

@@ -14,7 +14,7 @@ from hybridiqa.loading import hub_class
 
 MODULE = "image_processing_hybridiqa"
 Processor = hub_class(f"{MODULE}.HybridIQAImageProcessor")
-load_image, grid_starts = hub_class(f"{MODULE}.load_image"), hub_class(f"{MODULE}.grid_starts")
+load_image, grid_starts = hub_class("image_loading_hybridiqa.load_image"), hub_class(f"{MODULE}.grid_starts")
 
 
 def pixels(image) -> np.ndarray:

@@ -38,8 +38,8 @@ def test_a_released_checkpoint_in_a_folder_is_loaded_by_todays_code(released):
 
 
 def test_a_released_checkpoint_with_the_line_ends_of_windows_is_ours(released):
-    for name in HUB_CODE:
-        (released / name).write_bytes((released / name).read_bytes().replace(b"\n", b"\r\n"))
+    for path in released.glob("*.py"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     assert type(load_model(released)) is hub_class("modeling_hybridiqa.HybridIQAModel")
 
 

@@ -43,6 +43,8 @@ def test_a_saved_folder_holds_all_that_loading_needs(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
         "configuration_hybridiqa.py",
+        "image_bounds_hybridiqa.py",
+        "image_loading_hybridiqa.py",
         "image_processing_hybridiqa.py",
         "model.safetensors",
         "modeling_hybridiqa.py",
