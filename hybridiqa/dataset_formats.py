@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -192,10 +193,10 @@ def _read_scores(table_path: Path, file_column: str, score_column: str, group_co
         group_name = group_column or ("group" if "group" in row else None)
         try:
             score = float(row[score_column])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last for a whole number of hundreds of digits
             score = math.nan
         if not math.isfinite(score) or not row[file_column] or (group_name and not row[group_name]):
-            raise ValueError(f"{table_path}, row {number}: wants a file, a finite score, a group: {row}")
+            raise ValueError(f"{table_path}, row {number}: wants a file, a finite score, a group: {reprlib.repr(row)}")
         name = PurePosixPath(str(row[file_column])).as_posix()
         if name in scores:
             raise ValueError(f"{table_path}, row {number}: {name!r} is listed twice")

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 SKIPPED_FOLDERS = ("__MACOSX",)  # what macOS adds to a zip: thumbnails under the pictures' own names
 HASH_BYTES = 16
+MAX_FOLDERS = 200  # in each other: Python walks and removes folders by calling itself for each, about 900 times at most
+MAX_NAME_SHOWN = 100  # letters, of a name in a zip
 MAX_EXTRACTED_BYTES = 256 * 2**30  # well above any scored folder known; a zip that claims more is a mistake or a bomb
 
 
@@ -71,11 +73,14 @@ def what_is_no_file(path: Path) -> str | None:
 def walk_files(root: Path) -> list[Path]:
     """All files under a folder, sorted; hidden ones and `__MACOSX` left out. Linked folders are named, not entered.
 
-    A folder that cannot be read stands in the list itself, so that it is not passed over in silence.
+    A folder that cannot be read, or lies too deep, stands in the list itself, so that it is not passed over in silence.
     """
     paths, unreadable = [], []
     for folder, folder_names, file_names in os.walk(root, onerror=unreadable.append):
         folder_names[:] = [name for name in folder_names if not name.startswith(".") and name not in SKIPPED_FOLDERS]
+        if folder_names and len(Path(folder).parts) - len(root.parts) >= MAX_FOLDERS:
+            paths += [Path(folder, name) for name in folder_names]
+            folder_names.clear()
         for name in folder_names:
             if os.path.islink(os.path.join(folder, name)):
                 logger.warning("linked folder not entered: %s", os.path.join(folder, name))
@@ -100,6 +105,9 @@ def has_image_suffix(path: str | PurePath) -> bool:
 
 def _check_zip_entry(entry: zipfile.ZipInfo, zip_path: Path) -> None:
     name = PurePosixPath(entry.filename)
+    if len(name.parts) > MAX_FOLDERS:
+        title = f"{entry.filename[:MAX_NAME_SHOWN]}..."
+        raise ValueError(f"{zip_path} is refused: its entry {title!r} lies in more than {MAX_FOLDERS} folders")
     if name.is_absolute() or ".." in name.parts or PureWindowsPath(entry.filename).drive:
         raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} leads out of the folder")
     # An archive made on Windows records no file type (0).

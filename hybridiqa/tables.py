@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from pyarrow import parquet
 from hybridiqa.loading import import_optional
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet", ".xlsx")
+# Of a spreadsheet, which is a zip: the largest database of the field has a quarter of a million rows of 15 cells.
+MAX_CELLS = 5_000_000
+MAX_SHEET_BYTES = 2**29
 
 
 def _csv_rows(path: Path) -> list[dict]:
@@ -29,16 +33,26 @@ def _json_rows(path: Path) -> list[dict]:
 
 def _sheet_rows(path: Path, sheet: str | None, columns: Sequence[str]) -> list[dict]:
     """The rows below the first one that names all these columns (some workbooks begin with notes), of a spreadsheet."""
-    book = import_optional("openpyxl").load_workbook(path, read_only=True, data_only=True)
+    openpyxl = import_optional("openpyxl")
+    with zipfile.ZipFile(path) as archive:
+        num_bytes = sum(entry.file_size for entry in archive.infolist())
+    if num_bytes > MAX_SHEET_BYTES:
+        raise ValueError(f"a spreadsheet may unpack to {MAX_SHEET_BYTES} bytes, got {num_bytes}")
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     if sheet is not None and sheet not in book.sheetnames:
         raise ValueError(f"no sheet {sheet!r}, it has {', '.join(book.sheetnames)}")
-    names, found = None, []
-    for row in (book[sheet] if sheet else book.worksheets[0]).iter_rows(values_only=True):
+    names, found, num_cells = None, [], 0
+    cells_of = book[sheet] if sheet else book.worksheets[0]
+    cells_of.reset_dimensions()  # what the file says of them may be anything, and would be filled with empty cells
+    for row in cells_of.iter_rows(values_only=True):
+        num_cells += len(row) + 1  # an empty row takes time, too
+        if num_cells > MAX_CELLS:
+            raise ValueError(f"at most {MAX_CELLS} cells are accepted")
         if names is None:
             cells = [str(cell).strip() if cell is not None else "" for cell in row]
             names = cells if set(columns) <= set(cells) else None
-        elif any(row[index] is not None for index, name in enumerate(names) if name in columns):
-            found.append(dict(zip(names, row, strict=False)))
+        elif any(cell is not None for cell, name in zip(row, names, strict=False) if name in columns):
+            found.append(dict(zip(names, (*row, *[None] * len(names)), strict=False)))
     return found
 
 
@@ -62,6 +76,9 @@ def read_table(path: Path, sheet: str | None = None, columns: Sequence[str] = ()
     if not rows or (lacking := [name for name in columns if name not in rows[0]]):
         has = ", ".join(map(str, rows[0])) if rows else "no row below such names"
         raise ValueError(f"{path} lacks the columns {', '.join(lacking if rows else columns)}; it has {has}")
+    for number, row in enumerate(rows, 1):
+        if lacking := [name for name in columns if name not in row]:
+            raise ValueError(f"{path}, row {number} lacks the columns {', '.join(lacking)}")
     return rows
 
 

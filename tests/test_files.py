@@ -1,12 +1,13 @@
 """Zips, new folders, and what is a picture by its name."""
 
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from hybridiqa import files
-from hybridiqa.files import extract_zip, has_image_suffix, new_folder
+from hybridiqa.files import MAX_FOLDERS, extract_zip, has_image_suffix, new_folder, walk_files
 
 
 def write_zip(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -58,3 +59,23 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
 def test_pictures_that_need_a_plugin_are_pictures_and_programs_are_not():
     assert all(has_image_suffix(name) for name in ("a.png", "b.JPG", "c.heic", "d.AVIF", "e.mpo"))
     assert not any(has_image_suffix(name) for name in ("a.txt", "film.mpg", "page.eps", "png", "x.svg"))
+
+
+def test_folders_in_folders_without_end_are_refused_in_a_zip_and_told_on_a_disk(tmp_path):
+    write_zip(tmp_path / "deep.zip", ("a/" * 1500 + "x.png", b""))
+    with pytest.raises(
+        ValueError, match=r"deep\.zip is refused: its entry 'a/a/.*\.\.\.' lies in more than 200 folders"
+    ):
+        extract_zip(tmp_path / "deep.zip", tmp_path / "out")
+    (tmp_path / "root").mkdir()
+    folder = os.open(tmp_path / "root", os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("a", dir_fd=folder)
+        inner = os.open("a", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    [too_deep] = walk_files(tmp_path / "root")
+    assert too_deep.is_dir() and len(too_deep.relative_to(tmp_path / "root").parts) == MAX_FOLDERS + 1
+    (tmp_path / "root/b.png").touch()
+    assert walk_files(tmp_path / "root") == [too_deep, tmp_path / "root/b.png"]

@@ -31,6 +31,30 @@ def test_a_spreadsheet_is_read_from_the_row_that_names_the_columns(tmp_path):
         read_table(tmp_path / "a.xlsx", "empty", ("file",))
 
 
+def test_a_spreadsheet_of_millions_of_cells_is_refused_or_read_for_what_it_holds(tmp_path, monkeypatch):
+    book = pytest.importorskip("openpyxl").Workbook()
+    for row in (["file", "score", "note"], ["a.png", 2.5], ["b.png", 7.0, "good"]):
+        book.active.append(row)
+    book.active["XFD1048576"] = 1  # its rows would have 17 thousand million cells
+    book.save(tmp_path / "wide.xlsx")
+    rows = read_table(tmp_path / "wide.xlsx", None, ("file", "score"))
+    assert [{name: row[name] for name in ("file", "score")} for row in rows] == ROWS
+    monkeypatch.setattr("hybridiqa.tables.MAX_CELLS", 1000)
+    with pytest.raises(
+        ValueError, match=r"wide\.xlsx cannot be read as a \.xlsx table: at most 1000 cells are accepted"
+    ):
+        read_table(tmp_path / "wide.xlsx", None, ("file", "score"))
+    monkeypatch.setattr("hybridiqa.tables.MAX_SHEET_BYTES", 1000)
+    with pytest.raises(ValueError, match="a spreadsheet may unpack to 1000 bytes, got"):
+        read_table(tmp_path / "wide.xlsx", None, ("file", "score"))
+
+
+def test_a_later_row_that_lacks_a_column_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"file": "a.png", "score": 1}\n{"file": "b.png"}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl, row 2 lacks the columns score"):
+        read_table(tmp_path / "a.jsonl", None, ("file", "score"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
