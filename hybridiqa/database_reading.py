@@ -113,8 +113,9 @@ def read_database(root: Path, name: str, is_rescaled: bool = False, num_workers:
         listed = database.read(list_path)
     except Exception as error:  # each format's reader has classes of its own
         raise ValueError(f"{list_path} is not the list of {database.title}: {error or repr(error)}") from error
-    if wrong := [row.file for row in listed if not math.isfinite(row.score)]:
-        raise ValueError(f"{list_path} gives {len(wrong)} pictures no finite score, the first of them {wrong[0]}")
+    wrong = [row.file for row in listed if not isinstance(row.file, str) or not math.isfinite(row.score)]
+    if wrong:
+        raise ValueError(f"{list_path}: {len(wrong)} rows lack a name or a finite score, the first is of {wrong[0]}")
     release = list_path.parents[database.lists[0].count("/")]
     found, missing = _found(release, database, listed)
     score_range = database.score_range or (min(row.score for row in listed), max(row.score for row in listed))

@@ -21,6 +21,7 @@ from hybridiqa.scoring import PatchChoice, ScoredSource
 logger = logging.getLogger(__name__)
 
 ERRORS_HEADER = ("path", "error")
+MAX_HEADER = 100  # letters that are read of a file that may be anything
 MAP = "--map"
 
 
@@ -29,8 +30,9 @@ def check_errors_path(path: Path) -> None:
     if not resolve_output(path, "--errors").exists():
         return
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        if next(csv.reader(file), None) != list(ERRORS_HEADER):
-            raise ValueError(f"--errors: {path} is there already and no list of errors; nothing is overwritten")
+        header = file.readline(MAX_HEADER).rstrip("\r\n")
+    if header != ",".join(ERRORS_HEADER):
+        raise ValueError(f"--errors: {path} is there already and no list of errors; nothing is overwritten")
 
 
 def write_errors(path: Path, rows: Sequence[ScoreRow]) -> None:

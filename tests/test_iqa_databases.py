@@ -298,6 +298,18 @@ def run(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize("row", ["0.png,a,nan", "0.png,a,1e400", ",b", "0.png"])
+def test_a_list_with_a_row_that_says_too_little_is_one_line(tmp_path, capsys, row):
+    save_pictures(tmp_path / "release", ["images/0.png", "images/1.png"])
+    (tmp_path / "release/data.csv").write_text(f"prompt,mos_quality,name\na,3,1.png\n{row}\n")
+    (tmp_path / "release/dmos.csv").write_text(f"dist_img,ref_img,dmos\n1.png,a,2\n{row}\n")
+    for name in ("agiqa3k", "kadid10k"):
+        options = [str(tmp_path / "release"), "--format", name, "--output_dir", str(tmp_path / "out")]
+        assert main(options) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert str(tmp_path / "release") in line
+
+
 def test_the_door_keeps_the_official_split_and_writes_the_mapping_down(tmp_path, capsys):
     (tmp_path / "release").mkdir()
     make_koniq10k(tmp_path / "release")

@@ -174,6 +174,7 @@ def save_without_hyper_network(checkpoint: str, folder: Path) -> None:
         (["LIBRARY", "--output", "no/such/folder/scores.csv"], "there is no folder no/such/folder"),
         (["LIBRARY", "--output", "TAKEN"], "nothing is overwritten"),
         (["LIBRARY", "--errors", "TAKEN"], "no list of errors; nothing is overwritten"),
+        (["LIBRARY", "--errors", "LONG"], "no list of errors; nothing is overwritten"),
         (["LIBRARY", "--gallery", "TAKEN"], "a gallery must end in .html"),
         (["LIBRARY", "--map", "TAKEN"], "--map must be a folder"),
         (["LIBRARY", "--dataset", "EMPTY"], "give images and folders, or else --dataset"),
@@ -198,7 +199,8 @@ def test_wrong_usage_is_one_clear_line(library, tmp_path, tiny_checkpoint, capsy
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut off")
     save_without_hyper_network(tiny_checkpoint, tmp_path / "part")
     places = {name: tmp_path / name.lower() for name in ("LIBRARY", "EMPTY", "CUT", "PART")}
-    places["TAKEN"] = tmp_path / "taken.csv"
+    places |= {"TAKEN": tmp_path / "taken.csv", "LONG": tmp_path / "long.csv"}
+    places["LONG"].write_text("a" * 200_000 + ",b\n")  # more than a cell of a CSV may hold
     arguments = [str(places.get(argument, argument)) for argument in arguments]
     assert score.main(["--model", tiny_checkpoint, *arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
