@@ -32,8 +32,10 @@ from transformers.utils import (
 )
 
 from .configuration_hybridiqa import HybridIQAConfig
+from .image_bounds_hybridiqa import TooMuchWork  # noqa: F401 (what a file imports itself travels with it, no more)
+from .image_loading_hybridiqa import load_image  # noqa: F401
 from .image_processing_hybridiqa import HybridIQAImageProcessor
-from .pipeline_hybridiqa import ImageQualityAssessmentPipeline  # noqa: F401 (what this file imports travels with it)
+from .pipeline_hybridiqa import ImageQualityAssessmentPipeline  # noqa: F401
 
 # On a CPU the kernels, and with them the last bits of a score, depend on the batch; 5 patches at a time is fastest.
 CPU_CHUNK_SIZE = 5
