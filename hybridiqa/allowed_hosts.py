@@ -64,7 +64,8 @@ def names_of_server(host: str, further_names: Iterable[str] = ()) -> frozenset[s
             raise ValueError(
                 f"--allowed_hosts takes names like pictures.example.org, without http:// and port, got {name}"
             )
-    own = (socket.gethostname(), socket.getfqdn()) if host in ANY_ADDRESS else (host,)
+    machine = socket.gethostname()
+    own = (machine, f"{machine}.local", socket.getfqdn()) if host in ANY_ADDRESS else (host,)
     names = (*os.environ.get("SPACE_HOST", "").split(","), *own, *further_names)
     return frozenset(name for name in (host_name(name.strip()) for name in names) if name)
 

@@ -85,7 +85,12 @@ def test_names_are_those_of_the_host_the_space_and_the_options(monkeypatch):
     assert names_of_server("127.0.0.1") == space | {"127.0.0.1"}
     assert names_of_server("192.168.1.7") == space | {"192.168.1.7"}
     for host in ("0.0.0.0", "::"):
-        assert names_of_server(host, ["NAS.local"]) == space | {"studio", "studio.home.arpa", "nas.local"}
+        assert names_of_server(host, ["NAS.local"]) == space | {
+            "studio",
+            "studio.local",
+            "studio.home.arpa",
+            "nas.local",
+        }
     for name in ("http://a.b", "a.b:80", "a.b/c", "", "a b/"):
         with pytest.raises(ValueError, match="--allowed_hosts takes names like"):
             names_of_server("127.0.0.1", [name])
