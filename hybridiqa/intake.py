@@ -89,8 +89,11 @@ class Intake:
 
         What is refused stands in `refused`, with the reason. An upload is gone afterwards in any case.
         """
+        first_names: dict[Path, str] = {}  # equal files of one name that come together are one upload
+        for path, name in files:
+            first_names.setdefault(path, name)
         with self.intake:
-            for path, name in files:
+            for path, name in first_names.items():
                 self._add_upload(path, name)
 
     def add_folder(self, folder: Path) -> None:

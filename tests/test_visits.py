@@ -344,6 +344,12 @@ def test_only_an_upload_is_taken_in_and_nothing_else_is_touched(visit, tmp_path)
     assert secret.read_bytes() == PICTURES[0] and unnamed.exists() and real.exists() and link.is_symlink()
 
 
+def test_equal_files_of_one_name_in_one_request_are_one_picture_and_no_error(visit):
+    [path] = upload(visit.uploads, PICTURES[0])
+    visit.add_files([(path, "a/x.png"), (path, "b/x.png")])
+    assert list(visit.pictures) == ["a/x.png"] and not visit.refused
+
+
 def test_an_upload_that_was_made_a_link_is_refused(visit, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(PICTURES[0])
