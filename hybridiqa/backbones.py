@@ -78,15 +78,17 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
     if not Path(name).is_dir() and name.count("/") != 1:
         raise ValueError(f"--pretrained_backbone must be a folder, a file or a Hub id like user/name, got {name}")
     try:
+        fields, _ = PretrainedConfig.get_config_dict(name)
+        hub_class("configuration_hybridiqa.check_bounds")("config.json", fields)
         config = backbone_config or AutoConfig.from_pretrained(name, trust_remote_code=False)
         config.out_indices = [1, 2, 3, 4]
-        hub_class("modeling_hybridiqa.check_safetensors")(name)
+        hub_class("modeling_hybridiqa.find_weights")(name)
         # AutoBackbone.from_pretrained asks the network even for a folder.
         backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         backbone, loading_info = backbone_class.from_pretrained(
             name, config=config, output_loading_info=True, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever is wrong in somebody's files, transformers finds it in its own way
         raise ValueError(f"cannot load the backbone {name}: {first_line(error)}") from error
     missing = loading_info["missing_keys"]  # a few are normal: a classifier's ConvNeXt has no norms for its stages
     if len(missing) > len(backbone.state_dict()) / 2:

@@ -485,6 +485,22 @@ def test_a_backbone_that_is_only_there_as_a_pickle_is_refused(tmp_path):
         load_backbone(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_labels": 10**9}, "num_labels must be at most"),
+        ({"depths": [1, 1, 1, 10**6]}, "depths must be at most"),
+        ({"depths": "many"}, "cannot load the backbone"),
+    ],
+)
+def test_a_backbone_beyond_all_bounds_is_refused_at_once(tmp_path, fields, message):
+    AutoBackbone.from_config(BACKBONES["resnet"]).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    with pytest.raises(ValueError, match=message):
+        load_backbone(str(tmp_path))
+
+
 def test_where_a_model_goes_is_named_with_the_push(tmp_path):
     places = {"dataset": "d", "output_dir": str(tmp_path)}
     for options in ({"push_to_hub": True}, {"hub_model_id": "you/x"}, {"hub_private": True}):
