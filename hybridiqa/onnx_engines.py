@@ -11,6 +11,7 @@ from hybridiqa.loading import first_line, import_optional
 from hybridiqa.onnx_description import INPUT_NAME, METADATA_KEY, OnnxDescription, not_an_export
 
 CHUNK_SIZE = 5  # patches of one image that are computed together
+EXTERNAL_DATA = b"location"  # the key under which an .onnx file names another one, without which it names none
 OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is not quantised in the file
 
 
@@ -129,4 +130,7 @@ def load_onnx_engine(
         raise ValueError(f"--compile is for --engine torch, got --engine {engine_class.name}")
     if not Path(model).is_file():
         raise not_an_export(model)
-    return engine_class(Path(model).read_bytes(), dtype, model)
+    network = Path(model).read_bytes()
+    if EXTERNAL_DATA in network:
+        raise ValueError(f"{model} has weights in other files, which are not read: export.py writes one file")
+    return engine_class(network, dtype, model)

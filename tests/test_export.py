@@ -204,6 +204,20 @@ def test_an_engine_refuses_what_is_not_its_file(tiny_checkpoint, float_file, int
         load_engine(str(float_file), engine_name, compile=True)
 
 
+@pytest.mark.parametrize("engine_name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("place", ["weights.bin", "../weights.bin", "/dev/zero"])
+def test_an_onnx_file_with_weights_in_other_files_is_refused(float_file, tmp_path, engine_name, place):
+    onnx = pytest.importorskip("onnx")
+    network = onnx.load(float_file)
+    weight = network.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=place)
+    (tmp_path / "a.onnx").write_bytes(network.SerializeToString())
+    with pytest.raises(ValueError, match=r"a\.onnx has weights in other files, which are not read"):
+        load_engine(str(tmp_path / "a.onnx"), engine_name)
+
+
 def test_pictures_are_evenly_chosen_and_broken_ones_reported(tmp_path, tiny_model, caplog):
     folder = make_pictures(tmp_path / "pictures", 12)
     (folder / "notes.txt").write_text("no picture")
