@@ -6,13 +6,14 @@ Training options never enter it; how an image becomes patches stands in `preproc
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig, PretrainedConfig, ResNetConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, ResNetConfig
 
 TASK = "image-quality-assessment"
 PERCENTILE_DECIMALS = 2
@@ -25,7 +26,9 @@ MAX_DEPTH = 100  # blocks or layers in a row
 MAX_DEPTH_IN_ALL = 400  # of all fields that count layers, which bounds the time of building
 MAX_WHOLE_NUMBER = 100_000  # of any other field: a width, the side of an image, a number of labels
 MAX_NUMBER = 1e6  # of a fraction, a score or a quantile
-MAX_ENTRIES = 25_000  # of a list or dictionary
+MAX_ENTRIES = 25_000  # of a dictionary, such as one of labels
+MAX_LIST = 256  # entries of a list, each of which can stand for a block
+MAX_WINDOW = 32  # cells a side, of which a table of positions has the fourth power; Swin V2 uses up to 24
 MAX_LEVELS = 8  # of lists and dictionaries in each other
 MAX_TEXT = 1000  # letters
 MAX_WIDTH = 4096  # of each of our own layers
@@ -33,10 +36,17 @@ MAX_TARGET_LAYERS = 16
 MAX_PATCH_SIZE = 2048  # pixels
 MAX_PATCHES = 10_000
 MAX_QUANTILES = 10_001  # 21 are written
-DEPTH_NAME = re.compile(r"depth|layers|blocks|stages")
+DEPTH_NAME = re.compile(r"depth|layers|blocks|stages|levels|experts|convs")
+LABEL_NAMES = ("id2label", "label2id")
 # Through these a configuration names code or weights of another repository, which would be fetched and run.
 FETCHING_NAMES = ("auto_map", "backbone", "use_timm_backbone", "use_pretrained_backbone", "quantization_config")
 FETCHING_MODELS = ("timm_backbone", "timm_wrapper")
+# These have transformers read a field under another name, or build otherwise than the other fields say.
+STEERING_NAMES = (
+    *("attribute_map", "sub_configs", "sub_configs_defaults", "per_layer_config"),
+    *("configuration_files", "quantization_config", "fusion_config", "distributed_config", "use_kernels"),
+)
+KERNEL_NAMES = re.compile(r"_*(attn|experts)_implementation")  # user/name would be code on the Hub
 
 
 class HybridIQAConfig(PretrainedConfig):
@@ -80,6 +90,7 @@ class HybridIQAConfig(PretrainedConfig):
         **kwargs,
     ):
         check_bounds("config.json", kwargs)
+        _check_names("config.json", type(self), kwargs)
         self.backbone_config = _four_stages(backbone_config)
         self.patch_size = patch_size
         self.num_patches = num_patches
@@ -212,19 +223,23 @@ def check_bounds(name: str, fields: Mapping[str, Any]) -> None:
 def _checked_depths(name: str, value: Any, is_depth: bool, level: int) -> Iterator[int]:
     """Check a value and all in it; the numbers of layers among them."""
     if isinstance(value, Mapping | list | tuple):
-        if len(value) > MAX_ENTRIES or level > MAX_LEVELS:
+        max_entries = MAX_ENTRIES if isinstance(value, Mapping) else MAX_LIST
+        if len(value) > max_entries or level > MAX_LEVELS:
             got = f"got {len(value)} and {level}"
-            raise ValueError(f"{name}: at most {MAX_ENTRIES} entries and {MAX_LEVELS} levels are accepted, {got}")
+            raise ValueError(f"{name}: at most {max_entries} entries and {MAX_LEVELS} levels are accepted, {got}")
         items = value.items() if isinstance(value, Mapping) else (("", each) for each in value)
         for key, each in items:
             _checked_text(name, key)
             inner = f"{name}: {key}" if isinstance(value, Mapping) else name
+            if isinstance(value, Mapping) and key in LABEL_NAMES:
+                _check_labels(inner, each)
+                continue
             is_inner_depth = DEPTH_NAME.search(str(key)) is not None if isinstance(value, Mapping) else is_depth
             yield from _checked_depths(inner, each, is_inner_depth, level + 1)
     elif isinstance(value, str):
         _checked_text(name, value)
     elif isinstance(value, int) and not isinstance(value, bool):
-        highest = MAX_DEPTH if is_depth else MAX_WHOLE_NUMBER
+        highest = MAX_DEPTH if is_depth else MAX_WINDOW if "window" in name else MAX_WHOLE_NUMBER
         if abs(value) > highest:
             raise ValueError(f"{name} must be at most {highest}, got {_short(value)}")
         if is_depth:
@@ -233,9 +248,35 @@ def _checked_depths(name: str, value: Any, is_depth: bool, level: int) -> Iterat
         raise ValueError(f"{name} must be a number within {MAX_NUMBER:g}, got {value}")
 
 
+def _check_labels(name: str, labels: Any) -> None:
+    """Refuse a label map that is none; what its labels are called says nothing about layers."""
+    if labels is not None and (not isinstance(labels, Mapping) or len(labels) > MAX_ENTRIES):
+        raise ValueError(f"{name} must be a dictionary of at most {MAX_ENTRIES} labels, got {_short(labels)}")
+    for each in itertools.chain.from_iterable((labels or {}).items()):
+        _checked_text(name, each)
+        if not isinstance(each, str) and not (isinstance(each, int) and abs(each) <= MAX_WHOLE_NUMBER):
+            raise ValueError(f"{name} must hold texts and whole numbers, got {_short(each)}")
+
+
 def _checked_text(name: str, value: Any) -> None:
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise ValueError(f"{name}: a text has at most {MAX_TEXT} letters, got {len(value)}")
+
+
+def _check_names(name: str, owner: type, fields: Mapping[str, Any]) -> None:
+    """Refuse fields that change how a configuration works: methods of its class, and what transformers steers by.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    for key, value in fields.items():
+        member = inspect.getattr_static(owner, str(key), None)
+        is_fixed = isinstance(member, property) and member.fset is None
+        if callable(member) or isinstance(member, classmethod | staticmethod) or is_fixed or str(key).startswith("__"):
+            raise ValueError(f"{name}: {_short(key)} is no field, but a part of {owner.__name__}")
+        is_kernel = KERNEL_NAMES.match(str(key)) and isinstance(value, str | dict) and not str(value).isidentifier()
+        if is_kernel or (key in STEERING_NAMES and value):
+            raise ValueError(f"{name}: {key} is not accepted, got {_short(value)}")
 
 
 def _check_backbone(fields: Mapping[str, Any]) -> None:
@@ -260,14 +301,18 @@ def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedC
             keys = _short(sorted(map(str, backbone_config)))
             raise ValueError(f"backbone_config as a dictionary needs a 'model_type', got keys {keys}")
         fields = dict(backbone_config)
-        backbone_config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        model_type = fields.pop("model_type")
+        if model_type in CONFIG_MAPPING:
+            _check_names("backbone_config", CONFIG_MAPPING[model_type], fields)
+        backbone_config = AutoConfig.for_model(model_type, **fields)
     elif isinstance(backbone_config, PretrainedConfig):
         _check_backbone(backbone_config.to_dict())
         backbone_config = copy.deepcopy(backbone_config)
     else:
         raise ValueError(f"backbone_config must be a configuration or its dictionary, got {_short(backbone_config)}")
-    num_stages = len(getattr(backbone_config, "stage_names", [])) - 1  # the first name is the stem
-    if num_stages != NUM_STAGES:
+    stage_names = getattr(backbone_config, "stage_names", None)
+    num_stages = len(stage_names) - 1 if isinstance(stage_names, list) else 0  # the first name is the stem
+    if num_stages != NUM_STAGES or not _is_pyramid(type(backbone_config)):
         raise ValueError(
             f"backbone_config must describe {NUM_STAGES} stages (strides 4, 8, 16, 32), "
             f"got {backbone_config.model_type!r} with {max(num_stages, 0)}"
@@ -275,3 +320,12 @@ def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedC
     backbone_config.out_indices = list(range(1, NUM_STAGES + 1))
     backbone_config._name_or_path = ""  # where it once lay on somebody's disk is not part of the architecture
     return backbone_config
+
+
+def _is_pyramid(config_class: type) -> bool:
+    """Return whether a backbone's stages can shrink.
+
+    Those of transformers' plain vision transformers are their layers, all of one size: with four of them one would
+    load, and fail only in its first pass, after tables of positions of any size.
+    """
+    return not config_class.__module__.startswith("transformers.") or hasattr(config_class(), "depths")

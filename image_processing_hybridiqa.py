@@ -144,6 +144,9 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
         **kwargs,
     ):
+        for name in kwargs:
+            if name.startswith("__") or callable(getattr(type(self), name, None)):
+                raise ValueError(f"an image processor has no option {name!r}"[:MAX_MESSAGE])
         super().__init__(**kwargs)
         if isinstance(size, dict) and set(size) == {"height", "width"}:
             size = (size["height"], size["width"])

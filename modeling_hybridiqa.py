@@ -249,13 +249,12 @@ def read_shapes(weights: str) -> dict[str, tuple[int, ...]]:
             raise OSError(f"{weights} is no safetensors file") from error
 
 
-def check_weights(expected: nn.Module, weights: list[str], name: Any) -> None:
+def check_weights(expected: nn.Module, weights: list[str]) -> None:
     """Compare what a configuration describes with what the weights' headers hold, before any memory is taken.
 
     Args:
         expected: a model on the meta device.
         weights: paths of safetensors files.
-        name: of the checkpoint, for messages.
 
     Raises:
         ValueError: another shape, or a much larger network. Single weights that are missing are told after loading.
@@ -264,13 +263,11 @@ def check_weights(expected: nn.Module, weights: list[str], name: Any) -> None:
     described = {key: tuple(tensor.shape) for key, tensor in expected.state_dict().items()}
     for key, shape in described.items():
         if shapes.get(key, shape) != shape:
-            raise ValueError(
-                f"{name}: config.json describes {key} as {list(shape)}, the weights hold {list(shapes[key])}"
-            )
+            raise ValueError(f"config.json describes {key} as {list(shape)}, the weights hold {list(shapes[key])}")
     num_described, num_held = (sum(map(math.prod, each.values())) for each in (described, shapes))
     if num_described > MAX_MISSING + 2 * num_held:
         raise ValueError(
-            f"{name}: config.json describes {num_described / 1e6:.1f} million numbers, the weights hold "
+            f"config.json describes {num_described / 1e6:.1f} million numbers, the weights hold "
             f"{num_held / 1e6:.1f} million"
         )
 
@@ -334,7 +331,16 @@ class HybridIQAModel(PreTrainedModel):
     _no_split_modules = []  # noqa: RUF012 (the backbone names its own)
     _auto_class = "AutoModel"
 
-    def __init__(self, config: HybridIQAConfig):
+    def __init__(self, config: HybridIQAConfig, weights: list[str] | None = None):
+        """Build the network.
+
+        Args:
+            weights: paths of the safetensors files that are about to be loaded, which are compared with what stands
+                here: `from_pretrained` builds on the meta device, so before any memory is taken.
+
+        Raises:
+            ValueError: weights that the configuration does not describe.
+        """
         super().__init__(config)
         self.backbone = AutoBackbone.from_config(config.backbone_config, trust_remote_code=False)
         for module in self.backbone.modules():
@@ -347,6 +353,8 @@ class HybridIQAModel(PreTrainedModel):
         self.gradient_checkpointing = False
         self.is_backbone_frozen = False
         self.is_prepared_for_scoring = False
+        if weights is not None and all(parameter.is_meta for parameter in self.parameters()):
+            check_weights(self, weights)
         self.post_init()
 
     @classmethod
@@ -388,8 +396,8 @@ class HybridIQAModel(PreTrainedModel):
             raise OSError(f"{name}: config.json names other weights than {SAFE_WEIGHTS_NAME}, which is not accepted")
         if kwargs.setdefault("use_safetensors", True) and kwargs.get("state_dict") is None:
             weights = find_weights(name, kwargs.get("variant"), **hub_options)
-            with torch.device("meta"):
-                check_weights(cls(config), weights, name)
+            if not kwargs.get("ignore_mismatched_sizes"):
+                kwargs["weights"] = weights
         if not find_file(name, PROCESSOR_FILE, **hub_options):
             return None
         processor = HybridIQAImageProcessor.from_pretrained(name, **hub_options)

@@ -71,7 +71,19 @@ RESNET = {"model_type": "resnet", "depths": [1, 1, 1, 1]}
         ({"backbone_config": {"model_type": "siglip", "vision_config": {"num_hidden_layers": 999}}}, "at most 100"),
         ({"backbone_config": RESNET | {"num_labels": 10**9}}, "num_labels must be at most 100000"),
         ({"backbone_config": RESNET | {"hidden_sizes": [10**400] * 4}}, "got a whole number|got 1000"),
-        ({"backbone_config": RESNET | {"hidden_sizes": [8] * 30_000}}, "at most 25000 entries"),
+        ({"backbone_config": RESNET | {"hidden_sizes": [8] * 300}}, "at most 256 entries"),
+        (
+            {"backbone_config": {"model_type": "focalnet", "focal_levels": [100_000, 1, 1, 1]}},
+            "focal_levels must be at",
+        ),
+        (
+            {"backbone_config": {"model_type": "pp_lcnet_v4", "block_configs": [[[3, 8, 8, 1, False]] * 5000] * 4}},
+            "256",
+        ),
+        ({"backbone_config": {"model_type": "swin", "window_size": 150}}, "window_size must be at most 32, got 150"),
+        ({"backbone_config": RESNET | {"id2label": {n: "x" for n in range(30_000)}}}, "at most 25000 labels"),
+        ({"backbone_config": RESNET | {"label2id": {"x": [1]}}}, "must hold texts and whole numbers"),
+        ({"backbone_config": {"model_type": "beit", "num_hidden_layers": 4}}, "must describe 4 stages"),
         ({"backbone_config": RESNET | {"x": [[[[[[[[[[]]]]]]]]]]}}, "8 levels are accepted"),
         ({"backbone_config": RESNET | {"x": "x" * 2000}}, "a text has at most 1000 letters, got 2000"),
         ({"backbone_config": RESNET | {"dropout": float("inf")}}, "dropout must be a number within 1e"),
@@ -118,6 +130,38 @@ def test_a_backbone_names_no_code_and_no_weights_of_another_repository(fields):
             setattr(backbone, name, value)
             with pytest.raises(ValueError, match="which is not accepted"):
                 HybridIQAConfig(backbone_config=backbone)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attribute_map": {"depths": "x"}, "x": [1, 1, 1, 20_000]},
+        {"to_dict": 5},
+        {"from_dict": None},
+        {"use_return_dict": True},
+        {"__class__": "x"},
+        {"attn_implementation": "evil/kernel"},
+        {"_attn_implementation_internal": "evil/kernel"},
+        {"per_layer_config": {"0": {"x": 1}}},
+        {"sub_configs": {"x": "y"}},
+        {"fusion_config": {"patch_embeddings": True}},
+        {"quantization_config": {"quant_method": "x"}},
+    ],
+)
+def test_a_field_changes_nothing_in_how_a_configuration_works(fields):
+    with pytest.raises(ValueError, match=r"is no field, but a part of HybridIQAConfig|is not accepted"):
+        HybridIQAConfig(**fields)
+    with pytest.raises(ValueError, match=r"is no field, but a part of ResNetConfig|is not accepted"):
+        HybridIQAConfig(backbone_config=RESNET | fields)
+
+
+def test_labels_of_a_backbone_are_called_as_they_like():
+    labels = ["window shade", "layers", "depths", "building blocks", *map(str, range(21_837))]
+    names = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
+    assert len(HybridIQAConfig(backbone_config=RESNET | names).backbone_config.id2label) == 21_841
+    assert (
+        HybridIQAConfig(backbone_config=ResNetConfig(depths=[1, 1, 1, 1], **names)).backbone_config.num_labels == 21_841
+    )
 
 
 @pytest.mark.parametrize(

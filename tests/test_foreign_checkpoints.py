@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_picture, make_tiny_model
+from conftest import BACKBONES, make_picture, make_tiny_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from hybridiqa.loading import HUB_ID, hub_class, load_model
 
@@ -124,6 +125,30 @@ def test_a_configuration_that_the_weights_do_not_match_is_refused_before_memory_
     assert "million numbers, the weights hold 0.1 million" in refusal(checkpoint)
 
 
+@pytest.mark.parametrize("backbone", ["swin", "convnextv2"])
+def test_backbones_whose_weights_are_stored_under_other_names_are_compared_as_well(tmp_path, monkeypatch, backbone):
+    sizes = {"swin": {"embed_dim": 8, "num_heads": [1] * 4, "window_size": 2}, "convnextv2": {"hidden_sizes": [8] * 4}}
+    config = AutoConfig.for_model(backbone, depths=[1] * 4, **sizes[backbone])
+    monkeypatch.setitem(BACKBONES, backbone, config)
+    model, picture = make_tiny_model(backbone), make_picture()
+    model.save_pretrained(tmp_path / "model")
+    assert load_model(tmp_path / "model").score(picture).item() == pytest.approx(model.score(picture).item(), abs=1e-5)
+    change(tmp_path / "model", "config.json", backbone_config=config.to_dict() | {"depths": [90, 90, 90, 90]})
+    with pytest.raises(ValueError, match=r"million numbers, the weights hold|lacks \d+ weights, the first of them"):
+        load_model(tmp_path / "model")
+
+
+def test_a_checkpoint_is_built_once_and_other_sizes_are_loaded_where_the_caller_says_so(checkpoint, monkeypatch):
+    model_class, built = hub_class("modeling_hybridiqa.HybridIQAModel"), []
+    build = model_class.__init__
+    monkeypatch.setattr(model_class, "__init__", lambda *args, **kwargs: built.append(build(*args, **kwargs)))
+    load_model(checkpoint)
+    assert len(built) == 1
+    change(checkpoint, "config.json", hyper_channels=24)
+    model = model_class.from_pretrained(checkpoint, ignore_mismatched_sizes=True)
+    assert model.config.hyper_channels == 24 and model.score(make_picture()).isfinite().all()
+
+
 def test_single_weights_that_are_missing_are_named(checkpoint):
     weights = load_file(checkpoint / "model.safetensors")
     del weights["hyper_network.reduce.0.bias"]
@@ -149,6 +174,9 @@ def test_single_weights_that_are_missing_are_named(checkpoint):
         ({"image_mean": [10**400, 0.5, 0.5]}, "image_mean must be three numbers"),
         ({"sampling": ["grid"]}, "sampling must be one of"),
         ({"seed": -1}, "seed must be a whole number"),
+        ({"extract_patches": 5}, "an image processor has no option 'extract_patches'"),
+        ({"normalize_patches": None}, "an image processor has no option 'normalize_patches'"),
+        ({"__class__": "x"}, "an image processor has no option '__class__'"),
     ],
 )
 def test_an_image_processor_beyond_its_bounds_is_refused(checkpoint, fields, message):
