@@ -265,6 +265,7 @@ def _check_options(sampling: str, num_patches: int, seed: int, patch_size: int) 
 
 def _three_numbers(name: str, values: Sequence[float], lowest: float) -> list[float]:
     """Return a mean or a standard deviation as a list; values are those of RGB 0-1."""
+    values = values.tolist() if isinstance(values, np.ndarray) else values
     are_three = isinstance(values, list | tuple) and len(values) == 3
     if not are_three or not all(isinstance(value, int | float) and lowest <= value <= 1 for value in values):
         raise ValueError(f"{name} must be three numbers (RGB) from {lowest:g} to 1, got {values!r}"[:MAX_MESSAGE])

@@ -40,8 +40,9 @@ def silence_libraries() -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without the paragraphs that libraries add."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return what went wrong, without the paragraphs that libraries add."""
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
 
 
 def hub_class(name: str) -> type:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import BACKBONES, make_picture, make_tiny_model
@@ -193,6 +194,11 @@ def test_the_bounds_of_a_processor_hold_in_a_call_too_and_admit_what_is_publishe
     processor.num_patches = 10_000
     with pytest.raises(ValueError, match="at most 128 megapixels in all"):
         processor.patch_boxes(1000, 1000)
+
+
+def test_means_may_come_as_an_array():
+    processor = HybridIQAImageProcessor(image_mean=np.array([0.5, 0.5, 0.5]), image_std=np.array([0.2, 0.2, 0.25]))
+    assert (processor.image_mean, processor.image_std) == ([0.5, 0.5, 0.5], [0.2, 0.2, 0.25])
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
