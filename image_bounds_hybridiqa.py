@@ -110,10 +110,11 @@ def _check_code_blocks(data: bytes, start: int) -> None:
     """
     width, height, num_components = struct.unpack_from(">II24xH", data, start + 8)
     for marker, content in _jpeg2000_segments(data, start + 2):
-        style = content[0] & 1 if marker == COD else content[1 + (num_components > 256)] & 1
-        levels, x, y, *precincts = content[5:] if marker == COD else content[2 + (num_components > 256) :]
-        # Without precincts, as where they are of the largest size, blocks have the size that they are said to have.
-        sides = [(size & 15, size >> 4) for size in precincts[: levels + 1]] if style else [(15, 15)] * (levels + 1)
+        place = 0 if marker == COD else 1 + (num_components > 256)  # after the number of a single component
+        has_precincts = content[place] & 1
+        levels, x, y, _, _, *precincts = content[place + 5 if marker == COD else place + 1 :]
+        # No block is larger than its precinct, which by default is as large as can be.
+        sides = [(size & 15, size >> 4) for size in precincts] if has_precincts else [(15, 15)] * (levels + 1)
         num_blocks = 0
         for level, (across, down) in enumerate(reversed(sides)):  # from the whole size down
             block = 2 ** (min((x & 15) + 2, max(0, across - 1)) + min((y & 15) + 2, max(0, down - 1)))

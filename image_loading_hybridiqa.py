@@ -114,17 +114,19 @@ def read_file(path: str | Path) -> bytes:
         OSError: it cannot be read.
         ValueError: not a regular file (a pipe would be waited for for ever), or more than 1 GiB.
     """
-    kind = os.stat(path).st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a folder has an error of its own
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a folder has an error of its own
         raise ValueError("not a regular file")
+    _check_num_bytes(found.st_size)
     with open(path, "rb") as file:
-        return _within_limit(file.read(MAX_FILE_BYTES + 1))
-
-
-def _within_limit(data: bytes) -> bytes:
-    if len(data) > MAX_FILE_BYTES:
-        raise TooMuchWork(f"at most {MAX_FILE_BYTES // 2**20} MB are accepted in a file, got more")
+        data = file.read()
+    _check_num_bytes(len(data))
     return data
+
+
+def _check_num_bytes(num_bytes: int) -> None:
+    if num_bytes > MAX_FILE_BYTES:
+        raise TooMuchWork(f"at most {MAX_FILE_BYTES // 2**20} MB are accepted in a file, got more")
 
 
 def decode_file(data: bytes, draft_size: int | None = None) -> tuple[Image.Image, Image.Image]:
@@ -250,7 +252,9 @@ def _why_unknown(head: bytes, broken_kind: str | None) -> str:
 def _download(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "hybridIQA"})
     with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as response:
-        return _within_limit(response.read(MAX_FILE_BYTES + 1))
+        data = response.read(MAX_FILE_BYTES + 1)
+    _check_num_bytes(len(data))
+    return data
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
