@@ -17,8 +17,10 @@ from transformers import AutoModel, PreTrainedModel
 
 import score
 from hybridiqa.files import content_hash
+from hybridiqa.score_outputs import PatchMaps
 from hybridiqa.score_progress import ScoreProgress, progress_dir_of
 from hybridiqa.score_store import ScoreRow, read_scores, to_json_line, write_scores
+from hybridiqa.scoring import ScoredSource
 
 COLUMNS = ["path", "score", "score_std", "percentile", "width", "height", "error", "vanished", "content_hash", "scorer"]
 
@@ -507,3 +509,28 @@ def test_maps_are_written_again_over_themselves_alone(library, tiny_checkpoint, 
     for _ in range(2):
         assert run(tiny_checkpoint, library / "a.png", "--map", maps) == 0
     assert len(list(maps.iterdir())) == 2 and (maps / "a.png.map.png").read_text() == "mine"
+
+
+def test_a_picture_that_was_replaced_after_it_was_scored_gets_no_map(tmp_path, caplog):
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    make_picture(80, 80).save(path)
+    make_picture(80, 80, seed=1).save(other)
+    row = ScoreRow(str(path), 5.0, 0.1, content_hash=content_hash(other))
+    PatchMaps(tmp_path / "maps", [str(tmp_path)], None, None).write(path, ScoredSource(0, row, patch_scores=[5.0]))
+    path.unlink()
+    PatchMaps(tmp_path / "maps", [str(tmp_path)], None, None).write(path, ScoredSource(0, row, patch_scores=[5.0]))
+    changed, gone = (record.getMessage() for record in caplog.records)
+    assert changed.endswith("a.png: it was changed after it was scored") and gone.endswith("No such file or directory")
+    assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", ["[]", '"x"', "null"])
+def test_a_checkpoint_of_other_json_than_objects_is_refused_in_one_line(
+    library, tiny_checkpoint, tmp_path, capsys, name, content
+):
+    shutil.copytree(tiny_checkpoint, tmp_path / "broken")
+    (tmp_path / "broken" / name).write_text(content)
+    assert run(str(tmp_path / "broken"), library) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"score.py: error: cannot load {tmp_path / 'broken'}: ")
