@@ -25,7 +25,7 @@ from hybridiqa.atomic import open_atomically
 # The module whose `FORMATS` say what is opened. It is read and not imported, as it loads torch, which takes seconds.
 OPENER = Path(__file__).resolve().parent.parent / "image_loading_hybridiqa.py"
 # Pictures all the same where the plugin that reads them is missing: they are reported, not passed over.
-PLUGIN_SUFFIXES = {".heic", ".heif", ".hif", ".avif"}
+PLUGIN_SUFFIXES = {".heic", ".heics", ".heif", ".heifs", ".hif", ".avif"}
 
 logger = logging.getLogger(__name__)
 
