@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from PIL import Image
 
@@ -69,13 +68,6 @@ class SharedModel:
         return self.engine.image_processor.patch_boxes(width, height)
 
 
-class _Loading:
-    """A model's turn to be loaded."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-
-
 class SharedModels:
     """The default model and a few others, and the hands that score with them.
 
@@ -106,7 +98,6 @@ class SharedModels:
         self.others: OrderedDict[tuple[str, str | None], SharedModel] = OrderedDict()  # the last used is the last
         self.lock = threading.Lock()
         self.loads = threading.Semaphore(MAX_LOADS)
-        self.loading: WeakValueDictionary[tuple[str, str | None], _Loading] = WeakValueDictionary()
         self.hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="scoring")
 
     def load(self, name: str, revision: str | None = None, trust_remote_code: bool = False) -> SharedModel:
@@ -133,8 +124,7 @@ class SharedModels:
             if key in self.others:
                 self.others.move_to_end(key)
                 return self.others[key]
-            loading = self.loading.setdefault(key, _Loading())
-        with loading.lock, self.loads:  # scoring goes on, and so does whoever wants a model that is there
+        with self.loads:  # scoring goes on, and so does whoever wants a model that is there
             model = self.others.get(key)
             if model is None:
                 engine = load_engine(name, revision=revision, trust_remote_code=trust_remote_code, **self.options)

@@ -78,7 +78,9 @@ class Visitors:
         entry.last_seen = time.monotonic()
         if len(entry.sessions) > MAX_SESSIONS_A_VISIT:
             first = next(iter(entry.sessions))
-            del entry.sessions[first], self.keys[first]
+            del entry.sessions[first]
+            if self.keys.get(first) == key:  # it may have gone on with another visit since
+                del self.keys[first]
 
     def _make_room(self) -> None:
         """Forget a visit that holds nothing where there are as many visits as are accepted."""

@@ -22,7 +22,7 @@ from hybridiqa.loading import load_model
 from hybridiqa.score_store import read_scores
 from hybridiqa.shared_models import MAX_OTHER_MODELS, NUM_AHEAD, SharedModels
 from hybridiqa.uploads import NOT_UPLOADED, BusyError, Storage, Uploads
-from hybridiqa.visitors import EMPTY_SECONDS, MAX_IDLE_SECONDS, Visitors
+from hybridiqa.visitors import EMPTY_SECONDS, MAX_IDLE_SECONDS, MAX_SESSIONS_A_VISIT, Visitors
 from hybridiqa.visits import Filter, Visit
 
 PICTURES = [encode("PNG", make_picture(seed=seed)) for seed in range(5)]
@@ -412,6 +412,16 @@ def test_nothing_that_is_shown_tells_what_a_file_holds(models, tmp_path):
         assert not any(digest in name for name in names)
         [row] = read_scores(visit.write_csv())
         assert row.content_hash == (None if is_hosted else digest) and row.score == visit.rows()[0].score
+
+
+def test_a_visit_forgets_its_oldest_sessions_and_none_that_went_to_another(visitors):
+    key, other = visitors.open("first"), visitors.open("second")
+    visit = visitors.of("second")
+    visitors.open("first", other)
+    for number in range(MAX_SESSIONS_A_VISIT + 5):
+        visitors.open(f"tab {number}", key)
+    assert visitors.of("first") is visit and visitors.of("tab 104") is visitors.entries[key].visit
+    assert len(visitors.entries[key].sessions) == MAX_SESSIONS_A_VISIT
 
 
 def test_a_call_without_a_session_has_no_visit(visitors):
