@@ -1,4 +1,4 @@
-"""What the page's server answers besides Gradio: files of visits, each by itself, and nothing from a folder as such."""
+"""Routes of the page's server besides Gradio's: files of visits, each by itself, and nothing from a folder as such."""
 
 from __future__ import annotations
 
