@@ -38,7 +38,7 @@ from hybridiqa.dataset_loading import dataset_hash, load_prepared
 from hybridiqa.file_actions import DISK_FULL
 from hybridiqa.files import write_json
 from hybridiqa.loading import load_model, silence_libraries
-from hybridiqa.memory import keep_freed_memory
+from hybridiqa.memory import freed_memory_kept
 from hybridiqa.model_building import build_model
 from hybridiqa.pushing import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
 from hybridiqa.run_report import METRICS_FILE, write_run
@@ -238,13 +238,12 @@ def run(args: TrainingArguments, signals: StopSignals) -> dict:
     repository = HubRepository(args.hub_model_id, "model", args.hub_private) if args.push_to_hub else None
     if repository and accelerator.is_main_process:
         repository.check()
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
-    splits = load_splits(args.dataset)
-    if args.num_repeats is None:
-        results = run_once(args, splits, accelerator, Path(args.output_dir), signals)
-    else:
-        results = run_repeats(args, splits, accelerator, signals)
+    with freed_memory_kept(accelerator.device.type == "cpu"):
+        splits = load_splits(args.dataset)
+        if args.num_repeats is None:
+            results = run_once(args, splits, accelerator, Path(args.output_dir), signals)
+        else:
+            results = run_repeats(args, splits, accelerator, signals)
     accelerator.end_training()
     if repository and accelerator.is_main_process:
         url = push_folder(Path(args.output_dir), repository, MODEL_FILES, WEIGHTS, "Trained by hybridIQA's train.py")

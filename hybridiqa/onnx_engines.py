@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +72,16 @@ class OnnxRuntimeEngine(_OnnxEngine):
         return torch.from_numpy(np.stack(rows))
 
 
+@cache
+def openvino_core() -> Any:
+    """Return the `openvino.Core` of this process, the only one.
+
+    Each Core sets a stack for signal handlers and sets back the one it found when it goes. Of two, the second to go
+    sets back the stack of the first, which is gone: the next Ctrl-C is a segmentation fault (seen with version 2026.4).
+    """
+    return import_optional("openvino").Core()
+
+
 class OpenVinoEngine(_OnnxEngine):
     """A network in OpenVINO.
 
@@ -86,8 +98,7 @@ class OpenVinoEngine(_OnnxEngine):
     name = "openvino"
 
     def __init__(self, network: bytes, dtype: str, file_name: str | Path):
-        openvino = import_optional("openvino")
-        core = openvino.Core()
+        core = openvino_core()
         try:
             model = core.read_model(network)
             metadata = model.get_rt_info(["framework", METADATA_KEY]).value

@@ -22,7 +22,7 @@ from transformers import ResNetConfig
 from hybridiqa.benchmark_pictures import make_pictures
 from hybridiqa.benchmark_timing import Row, memory_row, speed_row, take_turns, time_call
 from hybridiqa.loading import choose_device, hub_class
-from hybridiqa.memory import keep_freed_memory
+from hybridiqa.memory import freed_memory_kept
 from hybridiqa.model_building import build_optimizer, total_gradient_norm
 from hybridiqa.patch_sampling import PatchOptions, RandomPatches
 from hybridiqa.published_layout import DEPTHS
@@ -193,8 +193,11 @@ def measure_matmul_rate(device: torch.device) -> float:
 def measure_training(args: Namespace) -> tuple[list[Row], dict[str, float]]:
     """The rows of `benchmark.py training`, and what else is worth knowing, by name."""
     device = choose_device(args.device)
-    if device.type == "cpu":
-        keep_freed_memory()  # as train.py does; both sides have it
+    with freed_memory_kept(device.type == "cpu"):  # as train.py does; both sides have it
+        return _measure_training(args, device)
+
+
+def _measure_training(args: Namespace, device: torch.device) -> tuple[list[Row], dict[str, float]]:
     batch_size = args.batch_size or DEFAULT_BATCH_SIZES[device.type]
     inputs = InputPipelines(
         args.num_images, args.image_size, args.rounds + 1, max(args.input_batch_size, batch_size), device

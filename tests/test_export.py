@@ -1,5 +1,8 @@
 """The door to ONNX: one file that scores as the checkpoint does in every engine, or a clear refusal and no file."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from conftest import make_picture, make_tiny_model
 
 import export
 from hybridiqa.engines import load_engine
+from hybridiqa.loading import ROOT
 from hybridiqa.quantization import find_pictures, read_pictures
 
 pytest.importorskip("onnx")
@@ -63,6 +67,26 @@ def check_engine(engine, expected: torch.Tensor, tolerance: float) -> None:
     assert torch.allclose(together, expected, rtol=0, atol=tolerance)
     for index in range(3):
         assert torch.equal(engine.score_patches(patches[index : index + 1]), together[index : index + 1])
+
+
+TWO_ENGINES = """
+import gc, signal, sys
+from hybridiqa.engines import load_engine
+
+signal.signal(signal.SIGTERM, lambda number, _: print("handled", number))
+engines = [load_engine(sys.argv[1], "openvino") for _ in range(2)]
+for _ in range(2):  # the first made goes first
+    del engines[0]
+    gc.collect()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_two_engines_of_openvino(float_file):
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", TWO_ENGINES, str(float_file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"handled {signal.SIGTERM:d}\n"), done.stderr
 
 
 @pytest.mark.parametrize("engine_name", ["onnxruntime", "openvino"])
