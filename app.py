@@ -27,15 +27,15 @@ from filelock import FileLock, Timeout
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, see score.py
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
 
-from hybridiqa.allowed_hosts import is_loopback, names_of_server
-from hybridiqa.engines import DTYPES_OF_ENGINES, dtype_named
-from hybridiqa.intake import Limits
-from hybridiqa.labelling import LabelFolder
-from hybridiqa.loading import ROOT, first_line, import_optional, silence_libraries
-from hybridiqa.shared_models import SharedModels
-from hybridiqa.uploads import Storage, Uploads
-from hybridiqa.visitors import Visitors
-from hybridiqa.visits import Visit
+from hybridiqa.inference.engine import DTYPES_OF_ENGINES, dtype_named
+from hybridiqa.models.loading import ROOT, first_line, import_optional, silence_libraries
+from hybridiqa.webapp.allowed_hosts import is_loopback, names_of_server
+from hybridiqa.webapp.labelling import LabelFolder
+from hybridiqa.webapp.model_pool import SharedModels
+from hybridiqa.webapp.pending_uploads import Storage, Uploads
+from hybridiqa.webapp.session import Visit
+from hybridiqa.webapp.session_store import Visitors
+from hybridiqa.webapp.uploads import Limits
 
 SECONDS_BETWEEN_SWEEPS = 20
 FOLDER_PREFIX = "hybridiqa-page-"  # of the folder of one server
@@ -142,8 +142,8 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         ValueError: something asked for cannot be used, gradio is missing, or the port is taken.
     """
     import_optional("gradio", "pip install gradio==6.31.0")
-    from hybridiqa.page import Page, page_options
-    from hybridiqa.page_routes import accept_uploads_alone, keep_uploads_apart, middleware, routes
+    from hybridiqa.webapp.page import Page, page_options
+    from hybridiqa.webapp.routes import accept_uploads_alone, keep_uploads_apart, middleware, routes
 
     names = names_of_server(args.host, args.allowed_hosts)
     is_local = is_loopback(args.host) and "SPACE_ID" not in os.environ

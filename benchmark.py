@@ -30,18 +30,18 @@ from pathlib import Path
 import torch
 from datasets import disable_progress_bars
 
-from hybridiqa.atomic import resolve_output
-from hybridiqa.benchmark_report import build_report, print_report
-from hybridiqa.files import check_new_folder, write_json
-from hybridiqa.loading import ROOT, choose_device, silence_libraries
-from hybridiqa.precision_benchmark import measure_precision
-from hybridiqa.published_layout import DEPTHS
-from hybridiqa.ranking_benchmark import run_ranking
-from hybridiqa.readme_tables import write_tables
-from hybridiqa.robustness_benchmark import run_robustness
-from hybridiqa.scorers import KINDS
-from hybridiqa.scoring_benchmark import measure_scoring
-from hybridiqa.training_benchmark import DEFAULT_BATCH_SIZES, measure_training
+from hybridiqa.benchmarks.precision import measure_precision
+from hybridiqa.benchmarks.report import build_report, print_report
+from hybridiqa.benchmarks.scoring import measure_scoring
+from hybridiqa.benchmarks.training import DEFAULT_BATCH_SIZES, measure_training
+from hybridiqa.evaluation.ranking_benchmark import run_ranking
+from hybridiqa.evaluation.readme_tables import write_tables
+from hybridiqa.evaluation.robustness_benchmark import run_robustness
+from hybridiqa.evaluation.scorers import KINDS
+from hybridiqa.models.hyperiqa_weights import DEPTHS
+from hybridiqa.models.loading import ROOT, choose_device, silence_libraries
+from hybridiqa.utils.atomic import resolve_output
+from hybridiqa.utils.files import check_new_folder, write_json
 
 # Least values of options: the published step needs a batch that squeeze leaves a dimension, and its crops a size.
 LEAST = {

@@ -25,16 +25,16 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from hybridiqa.loading import ROOT, import_optional, load_model, silence_libraries
-from hybridiqa.onnx_description import OnnxDescription
-from hybridiqa.onnx_export import describe, description_of, export_network, largest_difference
-from hybridiqa.quantization import (
+from hybridiqa.inference.onnx_description import OnnxDescription
+from hybridiqa.inference.onnx_export import describe, description_of, export_network, largest_difference
+from hybridiqa.inference.quantization import (
     find_pictures,
     int8_description,
     quantize_backbone,
     rank_correlation,
     read_pictures,
 )
+from hybridiqa.models.loading import ROOT, import_optional, load_model, silence_libraries
 
 LARGEST_DIFFERENCE = 1e-4 / 8  # of a patch score, in widths of the score range
 LEAST_RANK_CORRELATION = 0.99

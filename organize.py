@@ -24,14 +24,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from hybridiqa.captions import POSITIONS, check_tags
-from hybridiqa.file_actions import perform
-from hybridiqa.files import as_text
-from hybridiqa.journal import Action, Journal, read_journal
-from hybridiqa.marking import EMBEDDED, plan_embedding, plan_tags
-from hybridiqa.score_report import on_one_line
-from hybridiqa.score_store import ScoreRow, of_one_scorer, read_scores
-from hybridiqa.sorting import (
+from hybridiqa.organize.actions import perform
+from hybridiqa.organize.captions import POSITIONS, check_tags
+from hybridiqa.organize.journal import Action, Journal, read_journal
+from hybridiqa.organize.marking import EMBEDDED, plan_embedding, plan_tags
+from hybridiqa.organize.sorting import (
     MEASURES,
     MODES,
     Plan,
@@ -42,7 +39,10 @@ from hybridiqa.sorting import (
     choose_rows,
     common_folder,
 )
-from hybridiqa.undoing import undo_actions
+from hybridiqa.organize.undo import undo_actions
+from hybridiqa.scores.report import on_one_line
+from hybridiqa.scores.score_file import ScoreRow, of_one_scorer, read_scores
+from hybridiqa.utils.files import as_text
 
 NUM_LISTED = 10  # files named one by one in what is said of them at the end
 

@@ -5,7 +5,7 @@
     python prepare_dataset.py --synthesize_artifacts clean_pictures --output_dir damaged
     python prepare_dataset.py pictures --output_dir prepared --push_to_hub USER/NAME
 
-A scored folder is numbered (`Artifact/1` ... `Perfect/5`, `8`, `9`, see `hybridiqa/dataset_formats.py`) or comes with a
+A scored folder is numbered (`Artifact/1` ... `Perfect/5`, `8`, `9`, see `hybridiqa/data/folders.py`) or comes with a
 table of scores. The output is a `datasets.DatasetDict` (train, validation, test) that holds the pictures themselves,
 and `report.json` with all that was left out; with --push_to_hub it goes to the Hub, too. What was prepared before is
 pushed where no source is given. Exit status: 0 done, 1 done but some pictures could not be read (or were missing), or
@@ -28,19 +28,19 @@ from pathlib import Path
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 
-from hybridiqa.atomic import is_within
-from hybridiqa.dataset_card import prepared_card
-from hybridiqa.dataset_formats import BIN_NAMES, FolderContents, ScoredImage
-from hybridiqa.dataset_loading import load_prepared
-from hybridiqa.dataset_pushing import push_splits
-from hybridiqa.dataset_sources import FORMATS, describe_formats, opened_source, read_source
-from hybridiqa.files import as_text, check_new_folder, new_folder
-from hybridiqa.iqa_databases import DATABASES
-from hybridiqa.near_duplicates import merge_near_duplicates
-from hybridiqa.pushing import HubRepository, PushError
-from hybridiqa.rgb import load_image, open_image
-from hybridiqa.splits import split_by_group
-from hybridiqa.synthesis import SynthesisOptions, synthesize
+from hybridiqa.data.databases import DATABASES
+from hybridiqa.data.dataset_card import prepared_card
+from hybridiqa.data.folders import BIN_NAMES, FolderContents, ScoredImage
+from hybridiqa.data.hub_dataset import push_splits
+from hybridiqa.data.loading import load_prepared
+from hybridiqa.data.near_duplicates import merge_near_duplicates
+from hybridiqa.data.sources import FORMATS, describe_formats, opened_source, read_source
+from hybridiqa.data.splits import split_by_group
+from hybridiqa.distortions.synthesis import SynthesisOptions, synthesize
+from hybridiqa.models.hub_code import load_image, open_image
+from hybridiqa.utils.atomic import is_within
+from hybridiqa.utils.files import as_text, check_new_folder, new_folder
+from hybridiqa.utils.hub import HubRepository, PushError
 
 PROGRAM = "prepare_dataset.py"
 SPLIT_NAMES = ("train", "validation", "test")

@@ -27,8 +27,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from datasets import Dataset, IterableDataset, disable_progress_bars
 from tqdm.auto import tqdm
 
-from hybridiqa.dataset_pushing import present_card, push_splits
-from hybridiqa.dataset_scoring import (
+from hybridiqa.data.hub_dataset import present_card, push_splits
+from hybridiqa.inference.dataset_scoring import (
     DatasetImages,
     ScoredStream,
     check_columns,
@@ -38,15 +38,13 @@ from hybridiqa.dataset_scoring import (
     load_splits,
     with_scores,
 )
-from hybridiqa.engines import DTYPES, ENGINES, Engine, dtype_named, load_engine
-from hybridiqa.files import as_text, has_image_suffix, new_folder, walk_files
-from hybridiqa.gallery import check_gallery_path, write_gallery
-from hybridiqa.loading import ROOT, hub_class, silence_libraries
-from hybridiqa.processes import Processes
-from hybridiqa.pushing import HubRepository, PushError
-from hybridiqa.score_ledger import ScoreLedger
-from hybridiqa.score_merge import within
-from hybridiqa.score_outputs import (
+from hybridiqa.inference.engine import DTYPES, ENGINES, Engine, dtype_named, load_engine
+from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
+from hybridiqa.models.loading import ROOT, hub_class, silence_libraries
+from hybridiqa.scores.gallery import check_gallery_path, write_gallery
+from hybridiqa.scores.ledger import ScoreLedger
+from hybridiqa.scores.merge import within
+from hybridiqa.scores.outputs import (
     PatchMaps,
     check_apart,
     check_errors_path,
@@ -54,10 +52,12 @@ from hybridiqa.score_outputs import (
     check_maps_dir,
     write_errors,
 )
-from hybridiqa.score_progress import check_progress_dir, progress_dir_of, remove_progress
-from hybridiqa.score_report import print_report
-from hybridiqa.score_store import ScoreRow, check_output
-from hybridiqa.scoring import PatchChoice, score_sources, scorer_name
+from hybridiqa.scores.progress import check_progress_dir, progress_dir_of, remove_progress
+from hybridiqa.scores.report import print_report
+from hybridiqa.scores.score_file import ScoreRow, check_output
+from hybridiqa.utils.files import as_text, has_image_suffix, new_folder, walk_files
+from hybridiqa.utils.hub import HubRepository, PushError
+from hybridiqa.utils.runtime import Processes
 
 SAMPLINGS = hub_class("image_processing_hybridiqa.SAMPLINGS")
 MAX_ERRORS_SHOWN = 10

@@ -33,19 +33,19 @@ from accelerate.utils import parse_flag_from_env, set_seed
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import HfArgumentParser
 
-from hybridiqa.checkpoints import WriteError, latest_state, write_reason
-from hybridiqa.dataset_loading import dataset_hash, load_prepared
-from hybridiqa.file_actions import DISK_FULL
-from hybridiqa.files import write_json
-from hybridiqa.loading import load_model, silence_libraries
-from hybridiqa.memory import freed_memory_kept
-from hybridiqa.model_building import build_model
-from hybridiqa.pushing import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
-from hybridiqa.run_report import METRICS_FILE, write_run
-from hybridiqa.splits import split_by_group
-from hybridiqa.stopping import STATUS_OF_SIGNALS, Stopped, StopSignals, is_speaking_process
-from hybridiqa.training import GROUP_NAMES, Split, Trainer, format_metrics
-from hybridiqa.training_arguments import ARGUMENTS_FILE, TrainingArguments
+from hybridiqa.data.loading import dataset_hash, load_prepared
+from hybridiqa.data.splits import split_by_group
+from hybridiqa.models.loading import load_model, silence_libraries
+from hybridiqa.organize.actions import DISK_FULL
+from hybridiqa.training.arguments import ARGUMENTS_FILE, TrainingArguments
+from hybridiqa.training.checkpoints import WriteError, latest_state, write_reason
+from hybridiqa.training.model import build_model
+from hybridiqa.training.report import METRICS_FILE, write_run
+from hybridiqa.training.stopping import STATUS_OF_SIGNALS, Stopped, StopSignals, is_speaking_process
+from hybridiqa.training.trainer import GROUP_NAMES, Split, Trainer, format_metrics
+from hybridiqa.utils.files import write_json
+from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
+from hybridiqa.utils.memory import freed_memory_kept
 
 logger = get_logger(__name__)
 

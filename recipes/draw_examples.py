@@ -3,7 +3,8 @@
     python recipes/draw_examples.py --output_dir examples
 
 Everything is drawn by program from a fixed seed (one CPU core, about half a minute), so two runs write identical
-bytes. The damages come from `hybridiqa.artifacts.degrade`. Files that exist are kept unless `--overwrite` is given.
+bytes. The damages come from `hybridiqa.distortions.trained.degrade`. Files that exist are kept unless `--overwrite`
+is given.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 # Run as a file, Python would look for the project's packages in this folder only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hybridiqa.artifacts import degrade
+from hybridiqa.distortions.trained import degrade
 from recipes.example_city import draw_city
 from recipes.example_garden import draw_garden
 from recipes.example_lake import draw_lake

@@ -19,9 +19,9 @@ import torch
 from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.dataset_loading import load_prepared, pictures
-from hybridiqa.loading import ROOT, load_model, silence_libraries
-from hybridiqa.percentiles import score_quantiles
+from hybridiqa.data.loading import load_prepared, pictures
+from hybridiqa.models.loading import ROOT, load_model, silence_libraries
+from hybridiqa.models.percentiles import score_quantiles
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 NUM_PATCHES = 25

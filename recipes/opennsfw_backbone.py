@@ -27,8 +27,8 @@ from torch import nn
 from transformers import AutoBackbone, PreTrainedModel, ResNetConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.files import has_image_suffix, walk_files
-from hybridiqa.loading import hub_class
+from hybridiqa.models.loading import hub_class
+from hybridiqa.utils.files import has_image_suffix, walk_files
 
 CONFIG = ResNetConfig(
     embedding_size=64,

@@ -22,9 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
-from hybridiqa.atomic import UNFINISHED_SUFFIX
-from hybridiqa.score_progress import progress_dir_of
-from hybridiqa.score_store import read_scores
+from hybridiqa.scores.progress import progress_dir_of
+from hybridiqa.scores.score_file import read_scores
+from hybridiqa.utils.atomic import UNFINISHED_SUFFIX
 
 SCORE = str(Path(__file__).resolve().parent.parent / "score.py")
 NUM_BROKEN = 7

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
 import score
-from hybridiqa.files import as_text
+from hybridiqa.utils.files import as_text
 
 RECORDED = Path(__file__).resolve().parent / "recorded"
 PICTURE = make_picture(150, 100)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from hybridiqa.allowed_hosts import AllowedHosts, host_name, is_loopback, names_of_server
+from hybridiqa.webapp.allowed_hosts import AllowedHosts, host_name, is_loopback, names_of_server
 
 ANSWER = [{"type": "http.response.start", "status": 200, "headers": []}, {"type": "http.response.body", "body": b"ok"}]
 
@@ -79,8 +79,8 @@ def test_the_address_at_which_a_connection_arrived_is_this_machines():
 
 def test_names_are_those_of_the_host_the_space_and_the_options(monkeypatch):
     monkeypatch.setenv("SPACE_HOST", "you-space.hf.space, pictures.example.org")
-    monkeypatch.setattr("hybridiqa.allowed_hosts.socket.gethostname", lambda: "Studio")
-    monkeypatch.setattr("hybridiqa.allowed_hosts.socket.getfqdn", lambda: "studio.home.arpa")
+    monkeypatch.setattr("hybridiqa.webapp.allowed_hosts.socket.gethostname", lambda: "Studio")
+    monkeypatch.setattr("hybridiqa.webapp.allowed_hosts.socket.getfqdn", lambda: "studio.home.arpa")
     space = {"you-space.hf.space", "pictures.example.org"}
     assert names_of_server("127.0.0.1") == space | {"127.0.0.1"}
     assert names_of_server("192.168.1.7") == space | {"192.168.1.7"}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade
+from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, degrade
 
 
 def textured_picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:

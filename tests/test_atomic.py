@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.atomic import is_same_place, is_within, open_atomically, resolve_output
-from hybridiqa.files import write_text_atomically
+from hybridiqa.utils.atomic import is_same_place, is_within, open_atomically, resolve_output
+from hybridiqa.utils.files import write_text_atomically
 
 
 def mode_of(path: Path) -> int:
@@ -63,7 +63,7 @@ def test_a_name_that_is_taken_is_not_written_through(tmp_path, monkeypatch):
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / ".s.csv.unfinished").symlink_to(tmp_path / "mine.txt")  # the fixed name of earlier versions
     write_text_atomically(tmp_path / "s.csv", "new")
-    monkeypatch.setattr("hybridiqa.atomic.secrets.token_hex", lambda num_bytes: "guessed")
+    monkeypatch.setattr("hybridiqa.utils.atomic.secrets.token_hex", lambda num_bytes: "guessed")
     (tmp_path / ".s.csv.guessed.unfinished").symlink_to(tmp_path / "mine.txt")
     with pytest.raises(FileExistsError):
         write_text_atomically(tmp_path / "s.csv", "newer")

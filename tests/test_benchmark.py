@@ -13,11 +13,8 @@ from test_convert_checkpoint import NUMBERS, RECORDED, original_state_dict
 from torchvision.transforms.functional import normalize
 
 import benchmark
-from hybridiqa.benchmark_pictures import make_pictures
-from hybridiqa.benchmark_timing import Row, memory_row, speed_row, take_turns
-from hybridiqa.published_layout import DEPTHS, build_model
-from hybridiqa.published_scoring import published_score, published_score_in_one_batch, seeded_network
-from hybridiqa.published_training import (
+from hybridiqa.benchmarks.pictures import make_pictures
+from hybridiqa.benchmarks.published import (
     MEAN,
     STANDARD_DEVIATION,
     PublishedHyperNetwork,
@@ -27,6 +24,9 @@ from hybridiqa.published_training import (
     predict,
     to_device,
 )
+from hybridiqa.benchmarks.published_scoring import published_score, published_score_in_one_batch, seeded_network
+from hybridiqa.benchmarks.timing import Row, memory_row, speed_row, take_turns
+from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
 
 
 @pytest.mark.slow

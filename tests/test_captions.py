@@ -2,8 +2,8 @@
 
 import pytest
 
-from hybridiqa.captions import check_tags, retag
-from hybridiqa.splices import apply_splices, reverse_splices
+from hybridiqa.organize.captions import check_tags, retag
+from hybridiqa.organize.splices import apply_splices, reverse_splices
 
 TAGS = ("worst quality", "low quality", "good", "best quality")
 

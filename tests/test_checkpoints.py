@@ -21,10 +21,12 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 import train
-from hybridiqa import checkpoints, run_report, training
-from hybridiqa.checkpoints import FILES_FILE, PROGRESS_FILE, find_fault, latest_state, list_states
-from hybridiqa.loading import ROOT
-from hybridiqa.stopping import StopSignals
+from hybridiqa.models.loading import ROOT
+from hybridiqa.training import checkpoints
+from hybridiqa.training import report as run_report
+from hybridiqa.training import trainer as training
+from hybridiqa.training.checkpoints import FILES_FILE, PROGRESS_FILE, find_fault, latest_state, list_states
+from hybridiqa.training.stopping import StopSignals
 
 OPTIONS = ["--from_scratch", "--num_train_patches", "4", "--num_eval_patches", "1", "--num_resamples", "20"]
 OPTIONS += ["--batch_size", "8", "--num_epochs", "2", "--mixed_precision", "no", "--learning_rate", "1e-4"]
@@ -288,7 +290,7 @@ def test_a_signal_before_the_first_step_says_that_there_is_no_checkpoint(data, t
 
 
 def test_a_second_ctrl_c_stops_at_once(data, tmp_path):
-    code = "import signal; from hybridiqa.stopping import StopSignals\n"
+    code = "import signal; from hybridiqa.training.stopping import StopSignals\n"
     code += "with StopSignals() as signals, signals.waiting():\n"
     code += "    signal.raise_signal(signal.{first}); print('waits', flush=True)\n"
     code += "    signal.raise_signal(signal.{second}); print('waits still', flush=True)\n"
@@ -386,7 +388,7 @@ def test_options_that_cannot_be_written_leave_the_folder_free(data, undisturbed,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("hybridiqa.atomic.os.replace", refuse)
+        patch.setattr("hybridiqa.utils.atomic.os.replace", refuse)
         assert run(data, tmp_path / "out") == 1
     error = last_error(capsys)
     assert "stopped: cannot write " in error and "No space left on device; there is no checkpoint yet" in error

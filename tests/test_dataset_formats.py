@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hybridiqa.dataset_formats import BIN_NAMES, read_hybrid_folder, read_scored_folder, score_and_bin
+from hybridiqa.data.folders import BIN_NAMES, read_hybrid_folder, read_scored_folder, score_and_bin
 
 
 def save_picture(path: Path, color: str = "red") -> None:

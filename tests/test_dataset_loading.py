@@ -1,5 +1,6 @@
 """Prepared datasets: their hash, and their pictures decoded into memory."""
 
+import importlib
 import io
 import re
 
@@ -9,7 +10,8 @@ from conftest import make_picture
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as PILImage
 
-from hybridiqa.dataset_loading import dataset_hash, image_sizes, load_resident
+from hybridiqa.data import loading
+from hybridiqa.data.loading import dataset_hash, image_sizes, load_resident
 
 
 def make_splits(**changes) -> DatasetDict:
@@ -127,3 +129,9 @@ def test_a_picture_that_is_not_there_is_named_before_anything_is_decoded(image):
         dataset_hash(splits)
     with pytest.raises(ValueError, match=f"{expected}|row 0"):
         load_resident(splits["train"], "cpu", name="train")
+
+
+@pytest.mark.parametrize("name", ["dataset_on_device", "load_resident"])
+def test_the_old_place_of_what_is_public_says_where_it_is_now(name):
+    with pytest.warns(DeprecationWarning, match=f"moved to hybridiqa.data.loading.{name}"):
+        assert getattr(importlib.import_module("hybridiqa.dataset_loading"), name) is getattr(loading, name)

@@ -9,8 +9,8 @@ import torch
 from conftest import make_picture
 from PIL import Image
 
-from hybridiqa.decoding import decode_images
-from hybridiqa.files import content_hash
+from hybridiqa.inference.decoding import decode_images
+from hybridiqa.utils.files import content_hash
 
 KILLING_WIDTH = 61  # of the picture whose decoding kills its process
 

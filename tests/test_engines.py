@@ -7,9 +7,9 @@ import torch
 from conftest import make_picture, make_tiny_model
 from transformers import AutoModel
 
-from hybridiqa.engines import DTYPES, load_engine
-from hybridiqa.fingerprint import model_fingerprint
-from hybridiqa.loading import ROOT, load_model
+from hybridiqa.inference.engine import DTYPES, load_engine
+from hybridiqa.models.fingerprint import model_fingerprint
+from hybridiqa.models.loading import ROOT, load_model
 
 
 def patches_of(engine, num_images: int = 3, **options) -> torch.Tensor:

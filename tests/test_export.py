@@ -10,9 +10,9 @@ import torch
 from conftest import make_picture, make_tiny_model
 
 import export
-from hybridiqa.engines import load_engine
-from hybridiqa.loading import ROOT
-from hybridiqa.quantization import find_pictures, read_pictures
+from hybridiqa.inference.engine import load_engine
+from hybridiqa.inference.quantization import find_pictures, read_pictures
+from hybridiqa.models.loading import ROOT
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -71,7 +71,7 @@ def check_engine(engine, expected: torch.Tensor, tolerance: float) -> None:
 
 TWO_ENGINES = """
 import gc, signal, sys
-from hybridiqa.engines import load_engine
+from hybridiqa.inference.engine import load_engine
 
 signal.signal(signal.SIGTERM, lambda number, _: print("handled", number))
 engines = [load_engine(sys.argv[1], "openvino") for _ in range(2)]

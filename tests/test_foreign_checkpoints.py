@@ -12,7 +12,7 @@ from conftest import BACKBONES, make_picture, make_tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from hybridiqa.loading import HUB_ID, hub_class, load_model
+from hybridiqa.models.loading import HUB_ID, hub_class, load_model
 
 HybridIQAImageProcessor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")
 INDEX = "model.safetensors.index.json"

@@ -16,9 +16,9 @@ import pytest
 from conftest import make_picture
 from PIL import Image
 
-from hybridiqa.files import as_text
-from hybridiqa.gallery import MARKER, check_gallery_path, make_thumbnail, sample_evenly, write_gallery
-from hybridiqa.score_store import ScoreRow
+from hybridiqa.scores.gallery import MARKER, check_gallery_path, make_thumbnail, sample_evenly, write_gallery
+from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.utils.files import as_text
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE_NAMES = [
@@ -194,7 +194,7 @@ def test_a_run_that_ends_in_the_middle_leaves_the_page_as_it_was(tmp_path, monke
     def stop(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybridiqa.gallery.make_thumbnail", stop)
+    monkeypatch.setattr("hybridiqa.scores.gallery.make_thumbnail", stop)
     with pytest.raises(KeyboardInterrupt):
         write_gallery(rows, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == before

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hybridiqa.loading import HUB_CODE, ROOT
+from hybridiqa.models.loading import HUB_CODE, ROOT
 
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 LIBRARIES = {"torch", "transformers", "numpy", "PIL", *sys.stdlib_module_names}

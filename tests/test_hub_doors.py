@@ -15,8 +15,8 @@ from PIL import Image, ImageFilter
 from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT
 
-from hybridiqa.dataset_loading import dataset_hash, load_prepared
-from hybridiqa.loading import ROOT
+from hybridiqa.data.loading import dataset_hash, load_prepared
+from hybridiqa.models.loading import ROOT
 
 LOAD_DATASET = """
 import sys

@@ -15,14 +15,14 @@ from test_convert_checkpoint import original_state_dict
 from test_hub_doors import QUICK, door, pictures, prepare  # noqa: F401 (fixtures)
 from test_hub_models import CHECKPOINT
 
-from hybridiqa.loading import ROOT
+from hybridiqa.models.loading import ROOT
 
 PUSH = """
 import json
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from hybridiqa.pushing import HubRepository, PushError, push_folder
+from hybridiqa.utils.hub import HubRepository, PushError, push_folder
 for name in sys.stdin:
     try:
         push_folder(Path(sys.argv[2]), HubRepository(name.strip()), ("*",))

@@ -10,8 +10,8 @@ from datasets import Dataset, load_from_disk
 from PIL import Image
 from scipy.io import savemat
 
-from hybridiqa.database_reading import PictureFinder, find_list, read_database, recognise, turned_and_scaled
-from hybridiqa.iqa_databases import DATABASES, LIVE_FOLDERS
+from hybridiqa.data.database_reader import PictureFinder, find_list, read_database, recognise, turned_and_scaled
+from hybridiqa.data.databases import DATABASES, LIVE_FOLDERS
 from prepare_dataset import main
 
 

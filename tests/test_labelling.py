@@ -16,11 +16,12 @@ from filelock import FileLock
 from PIL import Image
 from test_visits import FIVE, NAMES, bring, make_visit, score_all
 
-from hybridiqa import labelling
-from hybridiqa.dataset_formats import read_hybrid_folder
-from hybridiqa.dataset_loading import load_prepared
-from hybridiqa.files import content_hash, hash_of
-from hybridiqa.labelling import (
+from hybridiqa.data.folders import read_hybrid_folder
+from hybridiqa.data.loading import load_prepared
+from hybridiqa.models.loading import ROOT
+from hybridiqa.utils.files import content_hash, hash_of
+from hybridiqa.webapp import labelling
+from hybridiqa.webapp.labelling import (
     CHOICES,
     LABEL_BINS,
     LOCK_NAME,
@@ -31,8 +32,7 @@ from hybridiqa.labelling import (
     in_order,
     score_of_bin,
 )
-from hybridiqa.loading import ROOT
-from hybridiqa.shared_models import SharedModels
+from hybridiqa.webapp.model_pool import SharedModels
 
 SCORES = {
     **{f"Artifact/{number}": number for number in range(1, 6)},
@@ -311,7 +311,7 @@ def test_the_record_of_two_older_pages_that_labelled_one_picture_is_read(labels)
 LABEL_ALL = """
 import sys
 from pathlib import Path
-from hybridiqa.labelling import LabelFolder
+from hybridiqa.webapp.labelling import LabelFolder
 labels = LabelFolder(Path(sys.argv[1]))
 for path in sorted(Path(sys.argv[2]).iterdir()):
     try:

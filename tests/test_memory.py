@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from hybridiqa.memory import freed_memory_kept
+from hybridiqa.utils.memory import freed_memory_kept
 
 NUM_BYTES = 2 * 2**30  # addresses only: nothing is written there
 IS_GLIBC = sys.platform.startswith("linux") and os.confstr("CS_GNU_LIBC_VERSION") is not None

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from scipy import optimize, stats
 from scipy.optimize import curve_fit
 
-from hybridiqa.percentiles import score_quantiles
+from hybridiqa.models.percentiles import score_quantiles
 from metrics.iqa import iqa
 from metrics.iqa.iqa import (
     IQAMetric,

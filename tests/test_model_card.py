@@ -7,9 +7,9 @@ from dataclasses import asdict
 import pytest
 from huggingface_hub import ModelCard
 
-from hybridiqa import model_card
-from hybridiqa.model_card import RunFacts, SplitFacts, library_versions, write_model_card
-from hybridiqa.percentiles import score_quantiles
+from hybridiqa.models import model_card
+from hybridiqa.models.model_card import RunFacts, SplitFacts, library_versions, write_model_card
+from hybridiqa.models.percentiles import score_quantiles
 from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
 PREDICTIONS, REFERENCES, GROUPS = [1.0, 2.5, 2.0, 5.0, 4.0, 6.5], [1, 2, 3, 4, 5, 6], list("aaabbb")

@@ -12,7 +12,7 @@ from conftest import make_picture
 from nasty_inputs import RECORDED, nasty_inputs, row_of, score_inputs, write_inputs
 from PIL import AvifImagePlugin, Image, ImageFile
 
-from hybridiqa.rgb import load_image
+from hybridiqa.models.hub_code import load_image
 
 NASTY_INPUTS = nasty_inputs()
 

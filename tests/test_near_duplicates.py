@@ -8,9 +8,9 @@ import pytest
 from conftest import make_picture
 from PIL import Image, ImageDraw, ImageOps
 
-from hybridiqa.dataset_formats import ScoredImage
-from hybridiqa.near_duplicates import merge_near_duplicates
-from hybridiqa.splits import split_by_group
+from hybridiqa.data.folders import ScoredImage
+from hybridiqa.data.near_duplicates import merge_near_duplicates
+from hybridiqa.data.splits import split_by_group
 
 
 def save(folder: Path, pictures: dict[str, Image.Image], groups: dict[str, str] | None = None) -> list[ScoredImage]:
@@ -113,7 +113,7 @@ def test_comparing_a_few_rows_at_a_time_changes_nothing(tmp_path, monkeypatch):
     pictures = {f"{seed}-{n}": p for seed in range(3) for n, p in versions(make_picture(seed=seed)).items()}
     records = save(tmp_path, pictures)
     expected = merge_near_duplicates(records)
-    monkeypatch.setattr("hybridiqa.near_duplicates.MAX_PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr("hybridiqa.data.near_duplicates.MAX_PAIRS_AT_ONCE", 50)
     assert merge_near_duplicates(records) == expected
 
 

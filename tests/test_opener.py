@@ -18,16 +18,24 @@ from datasets import Dataset, Features, Image
 from PIL import Image as PILImage
 
 import prepare_dataset
-from hybridiqa.artifacts import through_codec
-from hybridiqa.dataset_formats import NOT_AN_IMAGE, ScoredImage, read_picture
-from hybridiqa.dataset_loading import dataset_on_device, image_sizes, load_resident
-from hybridiqa.decoding import decode_image
-from hybridiqa.files import content_hash, has_image_suffix
-from hybridiqa.gallery import make_thumbnail
-from hybridiqa.loading import ROOT, hub_class
-from hybridiqa.near_duplicates import fingerprint
-from hybridiqa.rgb import FORMATS, UnknownFormat, decode_file, load_image, open_image, read_file, upright_size
-from hybridiqa.synthesis import read_clean
+from hybridiqa.data.folders import NOT_AN_IMAGE, ScoredImage, read_picture
+from hybridiqa.data.loading import dataset_on_device, image_sizes, load_resident
+from hybridiqa.data.near_duplicates import fingerprint
+from hybridiqa.distortions.synthesis import read_clean
+from hybridiqa.distortions.trained import through_codec
+from hybridiqa.inference.decoding import decode_image
+from hybridiqa.models.hub_code import (
+    FORMATS,
+    UnknownFormat,
+    decode_file,
+    load_image,
+    open_image,
+    read_file,
+    upright_size,
+)
+from hybridiqa.models.loading import ROOT, hub_class
+from hybridiqa.scores.gallery import make_thumbnail
+from hybridiqa.utils.files import content_hash, has_image_suffix
 
 OPENER = "image_loading_hybridiqa.py"
 MAX_SCANS = hub_class("image_bounds_hybridiqa.MAX_SCANS")

@@ -7,9 +7,9 @@ import pytest
 from organize_trial import manifest
 
 import organize
-from hybridiqa.files import as_text
-from hybridiqa.score_store import ScoreRow, write_scores
-from hybridiqa.sorting import bin_names, bin_of
+from hybridiqa.organize.sorting import bin_names, bin_of
+from hybridiqa.scores.score_file import ScoreRow, write_scores
+from hybridiqa.utils.files import as_text
 
 
 def make_files(folder: Path, *names: str) -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 from test_organize import make_files, make_scores, undo
 
 import organize
-from hybridiqa.score_metadata import read_embedded_score
-from hybridiqa.score_store import ScoreRow, write_scores
+from hybridiqa.organize.score_metadata import read_embedded_score
+from hybridiqa.scores.score_file import ScoreRow, write_scores
 
 TAGS = ["worst", "low", "good", "best"]
 

@@ -22,8 +22,8 @@ from conftest import make_picture
 from page_server import need, page_server
 from test_readme import blocks
 
-from hybridiqa.loading import ROOT, load_model
-from hybridiqa.score_store import read_scores
+from hybridiqa.models.loading import ROOT, load_model
+from hybridiqa.scores.score_file import read_scores
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_what_cannot_be_served_is_one_line_and_status_2(page, tmp_path):
 
 def test_a_hosted_page_has_no_way_to_the_folders_of_its_machine():
     need("gradio")
-    from hybridiqa.page import Page
+    from hybridiqa.webapp.page import Page
 
     names = [{function.name for function in Page(None, is_local).build().fns.values()} for is_local in (True, False)]
     assert names[0] - names[1] == {"_add_folder"}

@@ -15,9 +15,9 @@ from nasty_inputs import encode
 from PIL import Image, ImageChops
 from test_visits import FIVE, NAMES, PICTURES, bring, make_visit, score_all, zip_of
 
-from hybridiqa.labelling import CHOICES, SKIPPED
-from hybridiqa.loading import load_model
-from hybridiqa.page_fragments import (
+from hybridiqa.models.loading import load_model
+from hybridiqa.scores.score_file import ScoreRow, read_scores
+from hybridiqa.webapp.fragments import (
     KEYS,
     LADDERS,
     UNDO,
@@ -32,9 +32,9 @@ from hybridiqa.page_fragments import (
     url_of,
     word_of,
 )
-from hybridiqa.score_store import ScoreRow, read_scores
-from hybridiqa.shared_models import SharedModels
-from hybridiqa.visits import Filter, Visit
+from hybridiqa.webapp.labelling import CHOICES, SKIPPED
+from hybridiqa.webapp.model_pool import SharedModels
+from hybridiqa.webapp.session import Filter, Visit
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>.png",

@@ -7,9 +7,10 @@ from conftest import make_picture
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
-from hybridiqa import bilinear
-from hybridiqa.patch_blocks import BLOCK_SIZE
-from hybridiqa.patch_sampling import (
+from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.training import resize as bilinear
+from hybridiqa.training.blocks import BLOCK_SIZE
+from hybridiqa.training.patches import (
     NUM_DRAWS,
     PatchOptions,
     RandomPatches,
@@ -20,7 +21,6 @@ from hybridiqa.patch_sampling import (
     draw_resized_boxes,
     uniform_draws,
 )
-from hybridiqa.resident_images import ResidentImages
 
 SIZES = [(80, 90), (300, 210), (33, 500), (20, 70)]  # the last is smaller than a patch of 32
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from PIL import Image
 
-from hybridiqa.plots import plot_predictions, plot_training
+from hybridiqa.utils.plots import plot_predictions, plot_training
 
 
 def make_history(*srcc_values: float | None) -> list[dict]:

@@ -9,8 +9,8 @@ import pytest
 from conftest import make_picture
 from datasets import Dataset
 
-from hybridiqa.measured_data import load_measured
-from hybridiqa.preferences import Comparison, count_pairs, preference_accuracy
+from hybridiqa.evaluation.datasets import load_measured
+from hybridiqa.evaluation.preferences import Comparison, count_pairs, preference_accuracy
 from metrics.iqa.iqa import intervals_of
 
 

@@ -13,7 +13,7 @@ from conftest import make_picture
 from PIL import Image, ImageOps
 
 import prepare_dataset
-from hybridiqa.dataset_loading import dataset_on_device, load_prepared
+from hybridiqa.data.loading import dataset_on_device, load_prepared
 from prepare_dataset import main
 
 
@@ -161,7 +161,7 @@ def test_a_hub_dataset_is_fetched_and_its_zips_unpacked(tmp_path, monkeypatch):
     snapshot.mkdir()
     shutil.make_archive(str(snapshot / "data"), "zip", save_scored_folder(tmp_path / "source"))
     (snapshot / "README.md").write_text("card")
-    monkeypatch.setattr("hybridiqa.dataset_sources.snapshot_download", lambda name, repo_type: str(snapshot))
+    monkeypatch.setattr("hybridiqa.data.sources.snapshot_download", lambda name, repo_type: str(snapshot))
     assert run("user/name", "--output_dir", tmp_path / "out") == 0
     assert all(path.startswith("data/") for path in load_prepared(tmp_path / "out")["train"]["path"])
 
@@ -170,7 +170,7 @@ def test_an_unreachable_hub_is_one_clear_line(tmp_path, monkeypatch, capsys):
     def fail(name, repo_type):
         raise ConnectionError("no network\nmany\nlines")
 
-    monkeypatch.setattr("hybridiqa.dataset_sources.snapshot_download", fail)
+    monkeypatch.setattr("hybridiqa.data.sources.snapshot_download", fail)
     assert run("user/name", "--output_dir", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert error.startswith("prepare_dataset.py: error: ") and error.count("\n") == 1 and "no network" in error

@@ -12,10 +12,10 @@ from scipy import stats
 
 import benchmark
 import prepare_dataset
-from hybridiqa.artifacts import FAMILIES
-from hybridiqa.measured_data import RatedPictures
-from hybridiqa.ranking import measure_ranking
-from hybridiqa.ranking_report import with_interval
+from hybridiqa.distortions.trained import FAMILIES
+from hybridiqa.evaluation.datasets import RatedPictures
+from hybridiqa.evaluation.ranking import measure_ranking
+from hybridiqa.evaluation.tables import with_interval
 from metrics.iqa import iqa
 from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 

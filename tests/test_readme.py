@@ -20,7 +20,7 @@ from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT
 from transformers import ResNetConfig, ResNetModel
 
-from hybridiqa.loading import ROOT
+from hybridiqa.models.loading import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_COPIED = shutil.ignore_patterns(".git", ".*cache", "__pycache__", "recipes", "tests", "*.progress")
@@ -108,7 +108,13 @@ def test_the_folder_becomes_a_space_by_one_command(hub, tmp_path):
     commands = [shlex.split(line) for block in blocks("bash", "In a browser") for line in block.splitlines()]
     run_in(hub, checkout, next(command for command in commands if command[0] == "hf"))
     files = hub.files("you/hybridiqa", "space")
-    assert set(files) >= {"README.md", "app.py", "pre-requirements.txt", "requirements.txt", "hybridiqa/page.css"}
+    assert set(files) >= {
+        "README.md",
+        "app.py",
+        "pre-requirements.txt",
+        "requirements.txt",
+        "hybridiqa/webapp/page.css",
+    }
     assert files["README.md"].decode() == README
     assert files["model.safetensors"] == (ROOT / "model.safetensors").read_bytes()
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 import benchmark
-from hybridiqa.loading import ROOT
-from hybridiqa.readme_tables import BLOCK, TABLES, with_tables, write_tables
+from hybridiqa.evaluation.readme_tables import BLOCK, TABLES, with_tables, write_tables
+from hybridiqa.models.loading import ROOT
 
 REPORTS = sorted((ROOT / "benchmarks").glob("*.json"))
 MEASURED = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.loading import HUB_CODE, ROOT, code_hash, hashes_of_ours, hub_class, load_model
+from hybridiqa.models.loading import HUB_CODE, ROOT, code_hash, hashes_of_ours, hub_class, load_model
 
 PICTURE = ROOT / "tests/recorded/image.png"
 SCORE = -1.0846385955810547  # of that picture, by the code that saved the checkpoint
@@ -95,4 +95,4 @@ def test_every_version_of_the_files_that_was_committed_is_on_the_list():
             shown = subprocess.run(["git", "show", f"{commit}:{name}"], cwd=ROOT, capture_output=True)
             if shown.returncode == 0:
                 digest = hashlib.sha256(shown.stdout).hexdigest()
-                assert digest in listed[name], f"add to hybridiqa/released_hub_files.txt: {digest}  {name}"
+                assert digest in listed[name], f"add to hybridiqa/models/released_hub_files.txt: {digest}  {name}"

@@ -11,12 +11,12 @@ import torch
 from PIL import Image, features
 from test_artifacts import textured_picture
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade
-from hybridiqa.decoding import decode_images
-from hybridiqa.rgb import load_image
-from hybridiqa.robustness import CHANGES, DamagedPictures, Version, mean_scores, ordering, stability
-from hybridiqa.synthesis import picture_seed
-from hybridiqa.unseen_artifacts import UNSEEN_FAMILIES, degrade_unseen
+from hybridiqa.distortions.held_out import UNSEEN_FAMILIES, degrade_unseen
+from hybridiqa.distortions.synthesis import picture_seed
+from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, degrade
+from hybridiqa.evaluation.robustness import CHANGES, DamagedPictures, Version, mean_scores, ordering, stability
+from hybridiqa.inference.decoding import decode_images
+from hybridiqa.models.hub_code import load_image
 
 NAN = float("nan")
 NUM_FAMILIES = len(FAMILIES) + len(UNSEEN_FAMILIES)

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, PreTrainedModel
 
 import score
-from hybridiqa.files import content_hash
-from hybridiqa.score_outputs import PatchMaps
-from hybridiqa.score_progress import ScoreProgress, progress_dir_of
-from hybridiqa.score_store import ScoreRow, read_scores, to_json_line, write_scores
-from hybridiqa.scoring import ScoredSource
+from hybridiqa.inference.scoring import ScoredSource
+from hybridiqa.scores.outputs import PatchMaps
+from hybridiqa.scores.progress import ScoreProgress, progress_dir_of
+from hybridiqa.scores.score_file import ScoreRow, read_scores, to_json_line, write_scores
+from hybridiqa.utils.files import content_hash
 
 COLUMNS = ["path", "score", "score_std", "percentile", "width", "height", "error", "vanished", "content_hash", "scorer"]
 

@@ -8,9 +8,9 @@ from conftest import make_picture
 from datasets import Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
 
 import score
-from hybridiqa import dataset_scoring
-from hybridiqa.score_progress import progress_dir_of
-from hybridiqa.score_store import ScoreRow
+from hybridiqa.inference import dataset_scoring
+from hybridiqa.scores.progress import progress_dir_of
+from hybridiqa.scores.score_file import ScoreRow
 
 
 def as_png(seed: int) -> dict:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.score_ledger import ScoreLedger
-from hybridiqa.score_progress import (
+from hybridiqa.scores.ledger import ScoreLedger
+from hybridiqa.scores.progress import (
     MAX_ROW_BYTES,
     ScoreProgress,
     check_progress_dir,
@@ -16,7 +16,7 @@ from hybridiqa.score_progress import (
     read_progress,
     remove_progress,
 )
-from hybridiqa.score_store import ScoreRow, read_scores, to_json_line
+from hybridiqa.scores.score_file import ScoreRow, read_scores, to_json_line
 
 ROWS = [ScoreRow(f"{name}.png", 5.0, 0.5, None, 9, 9, None, False, f"{name}{name}", "model") for name in "abcd"]
 LINES = [to_json_line(row).encode() for row in ROWS]

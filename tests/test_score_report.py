@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from hybridiqa.score_report import MAX_BINS, count_in_bins, print_report
-from hybridiqa.score_store import ScoreRow
+from hybridiqa.scores.report import MAX_BINS, count_in_bins, print_report
+from hybridiqa.scores.score_file import ScoreRow
 
 
 def make_rows(count: int, **fields) -> list[ScoreRow]:

@@ -9,12 +9,20 @@ from dataclasses import replace
 import pytest
 from pyarrow import parquet
 
-from hybridiqa.files import as_text, content_hash, path_of
-from hybridiqa.percentiles import percentiles_among, percentiles_in
-from hybridiqa.score_ledger import ScoreLedger
-from hybridiqa.score_merge import merge_rows, with_percentiles, within
-from hybridiqa.score_progress import ScoreProgress, progress_dir_of, read_progress
-from hybridiqa.score_store import COLUMNS, ScoreRow, cells_of, check_output, of_one_scorer, read_scores, write_scores
+from hybridiqa.models.percentiles import percentiles_among, percentiles_in
+from hybridiqa.scores.ledger import ScoreLedger
+from hybridiqa.scores.merge import merge_rows, with_percentiles, within
+from hybridiqa.scores.progress import ScoreProgress, progress_dir_of, read_progress
+from hybridiqa.scores.score_file import (
+    COLUMNS,
+    ScoreRow,
+    cells_of,
+    check_output,
+    of_one_scorer,
+    read_scores,
+    write_scores,
+)
+from hybridiqa.utils.files import as_text, content_hash, path_of
 
 A = ScoreRow("a.png", 6.5, 0.25, 80.0, 100, 50, None, False, "aa", "model grid-25 float32 torch")
 ODD = ScoreRow('odd, "two\nlines\r.png', 0.1, 1 / 3, None, 1, 2, None, True, "bb", A.scorer)

@@ -31,9 +31,9 @@ from transformers import (
 )
 
 import score
-from hybridiqa import reference_scorers
-from hybridiqa.loading import ROOT
-from hybridiqa.scorers import ScoreFile, ScorerOptions, load_scorer, load_scorers, split_label
+from hybridiqa.evaluation import reference_scorers
+from hybridiqa.evaluation.scorers import ScoreFile, ScorerOptions, load_scorer, load_scorers, split_label
+from hybridiqa.models.loading import ROOT
 
 OPTIONS = ScorerOptions("cpu", num_workers=0)
 TOWER_SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -449,7 +449,7 @@ def test_pyiqa_metrics_are_turned_so_that_high_is_good(install, pictures, monkey
 LOAD = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from hybridiqa.scorers import ScorerOptions, load_scorer
+from hybridiqa.evaluation.scorers import ScorerOptions, load_scorer
 for model, is_trusted in zip(sys.argv[2::2], sys.argv[3::2]):
     try:
         print(load_scorer(model, ScorerOptions("cpu", trust_remote_code=is_trusted == "yes")).description)

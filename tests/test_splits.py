@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from hybridiqa.splits import split_by_group
+from hybridiqa.data.splits import split_by_group
 
 
 def test_every_picture_is_in_one_split_and_no_group_straddles():

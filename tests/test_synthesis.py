@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from test_artifacts import difference, textured_picture
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES, degrade
-from hybridiqa.dataset_formats import read_hybrid_folder
-from hybridiqa.synthesis import CODECS, SynthesisOptions, Version, cut_at_random, read_clean, synthesize
+from hybridiqa.data.folders import read_hybrid_folder
+from hybridiqa.distortions.synthesis import CODECS, SynthesisOptions, Version, cut_at_random, read_clean, synthesize
+from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, degrade
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:

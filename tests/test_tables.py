@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from hybridiqa.tables import read_table
+from hybridiqa.utils.tables import read_table
 
 ROWS = [{"file": "a.png", "score": 2.5}, {"file": "b.png", "score": 7.0}]
 
@@ -39,12 +39,12 @@ def test_a_spreadsheet_of_millions_of_cells_is_refused_or_read_for_what_it_holds
     book.save(tmp_path / "wide.xlsx")
     rows = read_table(tmp_path / "wide.xlsx", None, ("file", "score"))
     assert [{name: row[name] for name in ("file", "score")} for row in rows] == ROWS
-    monkeypatch.setattr("hybridiqa.tables.MAX_CELLS", 1000)
+    monkeypatch.setattr("hybridiqa.utils.tables.MAX_CELLS", 1000)
     with pytest.raises(
         ValueError, match=r"wide\.xlsx cannot be read as a \.xlsx table: at most 1000 cells are accepted"
     ):
         read_table(tmp_path / "wide.xlsx", None, ("file", "score"))
-    monkeypatch.setattr("hybridiqa.tables.MAX_SHEET_BYTES", 1000)
+    monkeypatch.setattr("hybridiqa.utils.tables.MAX_SHEET_BYTES", 1000)
     with pytest.raises(ValueError, match="a spreadsheet may unpack to 1000 bytes, got"):
         read_table(tmp_path / "wide.xlsx", None, ("file", "score"))
 

@@ -21,15 +21,15 @@ from transformers import AutoBackbone, AutoModel
 
 import prepare_dataset
 import train
-from hybridiqa import training
-from hybridiqa.backbones import load_backbone
-from hybridiqa.files import without_nan
-from hybridiqa.loading import hub_class
-from hybridiqa.model_building import build_model, build_optimizer, total_gradient_norm
-from hybridiqa.patch_sampling import RandomPatches
-from hybridiqa.resident_images import ResidentImages
-from hybridiqa.training import format_metrics, merit
-from hybridiqa.training_arguments import TrainingArguments
+from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.models.backbones import load_backbone
+from hybridiqa.models.loading import hub_class
+from hybridiqa.training import trainer as training
+from hybridiqa.training.arguments import TrainingArguments
+from hybridiqa.training.model import build_model, build_optimizer, total_gradient_norm
+from hybridiqa.training.patches import RandomPatches
+from hybridiqa.training.trainer import format_metrics, merit
+from hybridiqa.utils.files import without_nan
 from metrics.iqa.iqa import bootstrap_intervals
 
 

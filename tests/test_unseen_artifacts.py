@@ -17,8 +17,7 @@ import scipy
 from PIL import Image, ImageDraw, features
 from test_artifacts import difference, textured_picture
 
-from hybridiqa.artifacts import FAMILIES, SEVERITIES, SEVERITY_JITTER, apply_damage, between, degrade
-from hybridiqa.unseen_artifacts import (
+from hybridiqa.distortions.held_out import (
     UNSEEN_FAMILIES,
     colour_cast,
     degrade_unseen,
@@ -27,6 +26,7 @@ from hybridiqa.unseen_artifacts import (
     motion_blur,
     swirl,
 )
+from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, SEVERITY_JITTER, apply_damage, between, degrade
 
 ROOT = Path(__file__).parent.parent
 # SHA-256 over severities 1 to 5 with the seeds 0 and 7, of what `degrade` gives.
@@ -99,8 +99,8 @@ def test_training_cannot_reach_these_damages():
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     modules = json.loads(run.stdout.splitlines()[-1])
-    assert "hybridiqa.artifacts" in modules
-    assert "hybridiqa.unseen_artifacts" not in modules and "hybridiqa.robustness" not in modules
+    assert "hybridiqa.distortions.trained" in modules
+    assert "hybridiqa.distortions.held_out" not in modules and "hybridiqa.evaluation.robustness" not in modules
 
 
 def test_no_family_is_both_trained_and_unseen():

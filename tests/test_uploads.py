@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hybridiqa.bounded_bodies import MAX_BODY_BYTES, BoundedBodies, RequestFolder
-from hybridiqa.uploads import NOT_UPLOADED, WAIT_SECONDS, BusyError, Storage, Uploads
+from hybridiqa.webapp.bounded_bodies import MAX_BODY_BYTES, BoundedBodies, RequestFolder
+from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, WAIT_SECONDS, BusyError, Storage, Uploads
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_other_requests_are_bounded_and_no_uploads(uploads):
 def test_what_nobody_takes_is_deleted_in_the_end(uploads, monkeypatch):
     request(uploads, [b"abc"])
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("hybridiqa.uploads.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("hybridiqa.webapp.pending_uploads.time", SimpleNamespace(monotonic=lambda: clock.now))
     path = Path(json.loads(request(uploads, [b"de"])[1])[0])
     uploads.waiting = {path: uploads.waiting[path]}
     clock.now = WAIT_SECONDS

@@ -15,15 +15,15 @@ from conftest import make_picture, make_tiny_model
 from nasty_inputs import encode
 from test_files import write_zip
 
-from hybridiqa.engines import load_engine
-from hybridiqa.files import hash_of
-from hybridiqa.intake import Limits
-from hybridiqa.loading import load_model
-from hybridiqa.score_store import read_scores
-from hybridiqa.shared_models import MAX_OTHER_MODELS, NUM_AHEAD, SharedModels
-from hybridiqa.uploads import NOT_UPLOADED, BusyError, Storage, Uploads
-from hybridiqa.visitors import EMPTY_SECONDS, MAX_IDLE_SECONDS, MAX_SESSIONS_A_VISIT, Visitors
-from hybridiqa.visits import Filter, Visit
+from hybridiqa.inference.engine import load_engine
+from hybridiqa.models.loading import load_model
+from hybridiqa.scores.score_file import read_scores
+from hybridiqa.utils.files import hash_of
+from hybridiqa.webapp.model_pool import MAX_OTHER_MODELS, NUM_AHEAD, SharedModels
+from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, BusyError, Storage, Uploads
+from hybridiqa.webapp.session import Filter, Visit
+from hybridiqa.webapp.session_store import EMPTY_SECONDS, MAX_IDLE_SECONDS, MAX_SESSIONS_A_VISIT, Visitors
+from hybridiqa.webapp.uploads import Limits
 
 PICTURES = [encode("PNG", make_picture(seed=seed)) for seed in range(5)]
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
@@ -254,7 +254,7 @@ def test_another_model_scores_anew_and_the_first_ones_scores_are_kept(visit, mod
 def clock(monkeypatch) -> SimpleNamespace:
     """Its `now`, in seconds, is when the visits think that things happen."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("hybridiqa.visitors.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("hybridiqa.webapp.session_store.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -500,7 +500,7 @@ def test_who_loads_a_model_does_not_hinder_who_uses_another(models, other_checkp
             raise ValueError("cannot load you/slow")
         return load(name, **options)
 
-    monkeypatch.setattr("hybridiqa.shared_models.load_engine", load_slowly)
+    monkeypatch.setattr("hybridiqa.webapp.model_pool.load_engine", load_slowly)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(own.load, slow)
         assert began.wait(60)

@@ -26,10 +26,10 @@ from transformers import ResNetConfig
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
-from hybridiqa.loading import hub_class
-from hybridiqa.resident_images import ResidentImages
-from hybridiqa.training import Split, Trainer
-from hybridiqa.training_arguments import TrainingArguments
+from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.models.loading import hub_class
+from hybridiqa.training.arguments import TrainingArguments
+from hybridiqa.training.trainer import Split, Trainer
 
 NUM_STEPS = 20
 BATCH_SIZE = 7  # which two processes share unevenly

@@ -1,0 +1,1 @@
+"""A labelled source -> a dataset in memory."""

@@ -1,0 +1,1 @@
+"""Clean images -> distorted versions."""

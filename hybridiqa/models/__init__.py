@@ -1,0 +1,1 @@
+"""A checkpoint, opened and described."""

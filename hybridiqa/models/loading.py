@@ -1,0 +1,201 @@
+"""The model and its classes, loaded the way users load them: through the Auto classes and the Hub files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.utils import logging as hub_logging
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils import logging as transformers_logging
+
+ROOT = Path(__file__).resolve().parents[2]  # itself a Hub repository, with the embedded checkpoint
+
+HUB_ID = re.compile(r"\b[\w.-]+\b/\b[\w.-]+\b")  # user/name
+HUB_CODE = (  # what a checkpoint brings; the images' own two files not before they were parted from the first
+    "configuration_hybridiqa.py",
+    "image_processing_hybridiqa.py",
+    "image_loading_hybridiqa.py",
+    "image_bounds_hybridiqa.py",
+    "modeling_hybridiqa.py",
+    "pipeline_hybridiqa.py",
+)
+MODEL_CODE = "modeling_hybridiqa.py"  # without which a checkpoint brings no code
+RELEASED_CODE = Path(__file__).with_name("released_hub_files.txt")  # as sha256sum writes it
+
+
+def silence_libraries() -> None:
+    """No bars of transformers and no retries of the Hub's client in what a door prints."""
+    transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
+
+
+def first_line(error: Exception) -> str:
+    """Return what went wrong, without the paragraphs that libraries add."""
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
+
+
+def hub_class(name: str) -> type:
+    """A class of this repository's Hub files, such as `modeling_hybridiqa.HybridIQAModel`."""
+    return get_class_from_dynamic_module(name, str(ROOT))
+
+
+def import_optional(name: str, install: str = "pip install -r requirements-optional.txt") -> ModuleType:
+    """A library that is asked for only where it is used.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"this needs {name}: {install} ({first_line(error)})") from error
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of that name, by default cuda, then mps, then cpu.
+
+    Raises:
+        ValueError: a device that this machine lacks.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None:
+        return torch.device(next(kind for kind, is_there in available.items() if is_there))
+    usable = ", ".join(kind for kind, is_there in available.items() if is_there)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name} cannot be used here, accepted is {usable}") from error
+    if not available.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ValueError(f"--device {name} cannot be used here, accepted is {usable}")
+    return device
+
+
+class UntrustedCodeError(ValueError):
+    """A Hub checkpoint brings code that is not ours, and was not allowed to.
+
+    Args:
+        commit: of the repository, that was looked at; `address` is where its code can be read.
+    """
+
+    def __init__(self, name: str, commit: str):
+        self.commit, self.address = commit, f"{HfApi().endpoint}/{name}/tree/{commit}"
+        self.reason = (
+            f"{name} brings code that is not this project's: read it at {self.address}, then allow just that with "
+            "--trust_remote_code"
+        )
+        super().__init__(f"{self.reason} --model_revision {commit}")
+
+
+def code_hash(path: Path) -> str:
+    """Return the SHA-256 of a file of code, whichever line ends it has."""
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+@cache
+def hashes_of_ours() -> dict[str, frozenset[str]]:
+    """Return, by file of `HUB_CODE`, the hashes of all its versions that were ever released, and of the one here."""
+    lines = [
+        line.split() for line in RELEASED_CODE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    return {
+        file: frozenset([code_hash(ROOT / file), *(digest for digest, name in lines if name == file)])
+        for file in HUB_CODE
+    }
+
+
+def is_code_of_ours(find_file: Callable[[str], str | None]) -> bool:
+    """Return whether the code that a checkpoint brings is this project's, of today or of an earlier release.
+
+    Args:
+        find_file: the name of a file of the checkpoint -> its path, or None; may raise OSError.
+    """
+    files = {file: find_file(file) for file in HUB_CODE}
+    found = {file: Path(path) for file, path in files.items() if path is not None}
+    return MODEL_CODE in found and all(code_hash(path) in hashes_of_ours()[file] for file, path in found.items())
+
+
+def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tuple[type, dict]:
+    """The class that loads a Hub checkpoint, with its options: ours, or the repository's where that is allowed."""
+    try:
+        commit = Path(cached_file(name, CONFIG_NAME, revision=revision)).parent.name  # the cache has a folder a commit
+        find_file = hub_class("modeling_hybridiqa.find_file")
+        is_ours = is_code_of_ours(partial(find_file, name, revision=commit))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load {name}: {first_line(error)}") from error
+    if is_ours:
+        return hub_class("modeling_hybridiqa.HybridIQAModel"), {"revision": commit}
+    if not trust_remote_code:
+        raise UntrustedCodeError(name, commit)
+    return AutoModel, {"revision": commit, "code_revision": commit, "trust_remote_code": True}
+
+
+def _choose_code_of_folder(folder: Path, trust_remote_code: bool) -> tuple[type, dict]:
+    """Return the class that loads a folder: today's where its code is ours, else its own, which is trusted.
+
+    Raises:
+        ValueError: its code lies in another repository, which is not.
+    """
+    if is_code_of_ours(lambda file: folder / file if (folder / file).is_file() else None):
+        return hub_class("modeling_hybridiqa.HybridIQAModel"), {}
+    fields, _ = PretrainedConfig.get_config_dict(folder)
+    classes = fields.get("auto_map") or {}
+    elsewhere = [name for name in (classes.values() if isinstance(classes, dict) else [classes]) if "--" in str(name)]
+    if elsewhere and not trust_remote_code:
+        raise ValueError(
+            f"{folder}/{CONFIG_NAME} names code of another repository, {elsewhere[0]}: read it, then allow it with "
+            "--trust_remote_code"
+        )
+    return AutoModel, {"trust_remote_code": True}
+
+
+def load_model(
+    name: str | Path,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+) -> PreTrainedModel:
+    """A checkpoint from a folder or the Hub, in evaluation mode; its image processor is `model.image_processor`.
+
+    Args:
+        dtype: default is the checkpoint's, which its `config.json` names.
+        trust_remote_code: run the code that a Hub checkpoint brings, where that is not ours; a folder on disk is
+            trusted, unless it names code of another repository.
+        revision: of a Hub checkpoint: branch, tag or commit.
+
+    Raises:
+        ValueError: not a hybridIQA checkpoint, or code that is not trusted.
+    """
+    options = {"use_safetensors": True} | ({} if dtype is None else {"dtype": dtype})
+    if Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(f"a revision is of a Hub id, got {revision} for the folder {name}")
+    elif not HUB_ID.fullmatch(str(name)) or Path(name).exists():
+        raise ValueError(f"the model must be a folder or a Hub id like user/name, got {name}")
+    try:
+        if Path(name).is_dir():
+            model_class, code = _choose_code_of_folder(Path(name), trust_remote_code)
+        else:
+            model_class, code = _choose_code(str(name), revision, trust_remote_code)
+        model, loading_info = model_class.from_pretrained(str(name), output_loading_info=True, **code, **options)
+    except UntrustedCodeError:
+        raise
+    except Exception as error:  # whatever is wrong in somebody's files, transformers finds it in its own way
+        reason = first_line(error).removeprefix(f"cannot load {name}: ").removeprefix(f"{name}: ")
+        raise ValueError(f"cannot load {name}: {reason}") from error
+    if model.config.model_type != "hybridiqa":
+        raise ValueError(f"{name} holds a model of type {model.config.model_type!r}, accepted is 'hybridiqa'")
+    if missing := [key for key in loading_info["missing_keys"] if not key.endswith("num_batches_tracked")]:
+        raise ValueError(f"{name} lacks {len(missing)} weights, the first of them {min(missing)}")
+    return model.to(device or "cpu").eval()

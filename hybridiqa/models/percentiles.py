@@ -1,0 +1,31 @@
+"""What a score means: where it stands among others, from 0 (the lowest) to 100 (the highest)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+
+from hybridiqa.models.loading import hub_class
+
+percentiles_in = hub_class("configuration_hybridiqa.percentiles_in")  # of the scores that a checkpoint was measured by
+DECIMALS = hub_class("configuration_hybridiqa.PERCENTILE_DECIMALS")
+NUM_QUANTILES = 21  # 0 %, 5 %, ... 100 %
+
+
+def score_quantiles(scores: Sequence[float]) -> list[float]:
+    """21 quantiles (0 %, 5 %, ... 100 %) of the scores, rounded to 4 decimals, as `config.score_quantiles` holds them.
+
+    Raises:
+        ValueError: no score, or one that is not finite.
+    """
+    scores = np.asarray(scores, float)
+    if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
+        raise ValueError(f"scores must be a list of at least one finite number, got {scores.size} of {scores.shape}")
+    return np.quantile(scores, np.linspace(0, 1, NUM_QUANTILES)).round(4).tolist()
+
+
+def percentiles_among(scores: Sequence[float]) -> list[float]:
+    """Where each score stands among all of them: the share of lower ones, equal ones counted half."""
+    return (100 * (rankdata(scores) - 0.5) / len(scores)).round(DECIMALS).tolist()

@@ -1,0 +1,1 @@
+"""Scores -> files sorted, tagged and marked."""

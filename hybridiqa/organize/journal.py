@@ -1,0 +1,155 @@
+"""The journal of what was done to files: every action stands in it, on the disk, before it is begun.
+
+JSON lines. The first names the command; each further one is an `Action`, or says of an earlier one that it failed. A
+last line that is torn belongs to an action that was not begun.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hybridiqa.organize.splices import Splice
+
+FORMAT = "hybridIQA journal 1"
+TEMPORARY_PREFIX = ".hybridiqa-"
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One change of the file system; paths are absolute.
+
+    Args:
+        kind: "mkdir", "copy", "move", "symlink", "hardlink", "create" (a file of the splices' text), "rewrite" (by the
+            splices), or "failed": one of these that could not be done.
+        target: what appears or changes.
+        source: of copy, move, symlink and hardlink.
+        content_hash: of the bytes that the target holds afterwards (`hybridiqa.utils.files.content_hash`).
+        old_hash: of the bytes that a rewritten file held before.
+        splices: of create and rewrite.
+        temporary: name, in the target's folder, of the file that exists while it is done; tells the actions apart.
+    """
+
+    kind: str
+    target: str
+    source: str | None = None
+    content_hash: str | None = None
+    old_hash: str | None = None
+    splices: tuple[Splice, ...] = ()
+    temporary: str | None = None
+
+
+def _to_line(action: Action) -> bytes:
+    values = {"action": action.kind, "target": action.target, "source": action.source}
+    values |= {"content_hash": action.content_hash, "old_hash": action.old_hash, "temporary": action.temporary}
+    values["splices"] = [
+        [offset, base64.b64encode(removed).decode(), base64.b64encode(inserted).decode()]
+        for offset, removed, inserted in action.splices
+    ]
+    # ASCII, so that bytes of a name that are not UTF-8 (lone surrogates in Python) are written and read as they are.
+    return json.dumps({name: value for name, value in values.items() if value}).encode() + b"\n"
+
+
+def _from_line(line: bytes) -> Action:
+    values = json.loads(line)
+    splices = tuple(
+        Splice(offset, base64.b64decode(removed), base64.b64decode(inserted))
+        for offset, removed, inserted in values.pop("splices", ())
+    )
+    return Action(values.pop("action"), splices=splices, **values)
+
+
+class Journal:
+    """A new journal, whose file appears with the first action.
+
+    Args:
+        path: a free name.
+        command: what is done, and with which arguments.
+    """
+
+    def __init__(self, path: Path, command: list[str]):
+        self.path = Path(path)
+        self.command = command
+        self.file = None
+        self.token = secrets.token_hex(4)
+        self.num_names = 0
+
+    def new_name(self) -> str:
+        """A name for a temporary file that no other action has."""
+        self.num_names += 1
+        return f"{TEMPORARY_PREFIX}{self.token}-{self.num_names}"
+
+    def write(self, actions: Iterable[Action]) -> None:
+        """Put actions on the disk, before they are begun. Raises RuntimeError where that fails: nothing may be done."""
+        lines = b"".join(map(_to_line, actions))
+        if not lines:
+            return
+        try:
+            if self.file is None:
+                # Unbuffered: a line that a full disk refused must not be tried again by close().
+                self.file = open(self.path, "xb", buffering=0)  # noqa: SIM115  closed by close()
+                sync_to_disk(self.path.absolute().parent)
+                lines = json.dumps({"journal": FORMAT, "command": self.command}).encode() + b"\n" + lines
+            while lines:
+                lines = lines[self.file.write(lines) :]
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise RuntimeError(f"cannot write the journal {self.path}: {error.strerror}") from error
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a journal, as there was something to do."""
+        return self.file is not None
+
+    def note_failure(self, actions: Iterable[Action]) -> None:
+        """Say that actions written earlier were not done."""
+        self.write(replace(action, kind=FAILED, splices=()) for action in actions)
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def sync_to_disk(path: str | Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_journal(path: Path) -> list[Action]:
+    """The actions of a journal in their order, those that failed as of the kind "failed".
+
+    Raises:
+        ValueError: no such file, no journal, or one that is damaged before its last line.
+    """
+    try:
+        first, *lines = Path(path).read_bytes().split(b"\n")
+        if json.loads(first)["journal"] != FORMAT:
+            raise ValueError(f"it is of another kind: {first[:100]!r}")
+    except OSError as error:
+        raise ValueError(f"cannot read the journal {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a journal of organize.py ({error})") from error
+    actions: list[Action] = []
+    places: dict[str, int] = {}  # of the actions by temporary name
+    for number, line in enumerate(lines[:-1], start=2):  # behind the last line end is nothing, or a torn line
+        try:
+            action = _from_line(line)
+            if action.kind == FAILED:
+                actions[places[action.temporary]] = action
+                continue
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"line {number} of the journal {path} is damaged; nothing was undone") from error
+        if action.temporary:
+            places[action.temporary] = len(actions)
+        actions.append(action)
+    return actions

@@ -1,0 +1,1 @@
+"""The file of scores, and what is shown of it."""

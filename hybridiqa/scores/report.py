@@ -1,0 +1,168 @@
+"""What a run prints: the table of scores; on a terminal a short form of it, and how the scores are distributed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from hybridiqa.scores.score_file import ScoreRow
+
+NUM_SHOWN_WHOLE = 20  # images; a terminal shows the best and the worst half as many where there are more
+NUM_FAILURES_SHOWN = 10
+MAX_BINS = 16  # of the histogram: half a point each on the whole 1-9 scale
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+SHORTEST_PATH = 24  # columns, however narrow the terminal is
+
+
+def on_one_line(text: str) -> str:
+    """The text with what would break a line, or steer a terminal, written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def best_first(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """The rows that have a score and whose file is there, from the highest score to the lowest, ties by path."""
+    present = (row for row in rows if row.score is not None and not row.vanished)
+    return sorted(present, key=lambda row: (-row.score, row.path))
+
+
+def failures(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """The rows that tell why there is no score, of files that are there."""
+    return [row for row in rows if row.error is not None and not row.vanished]
+
+
+def _num_columns(char: str) -> int:
+    """How many columns of a terminal a letter takes: Chinese and Japanese ones take two, combining marks none."""
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _cut_left(text: str, width: int) -> str:
+    """The end of the text that fits `width` columns, after dots where something is left out."""
+    if sum(map(_num_columns, text)) <= width:
+        return text
+    start, room = len(text), width - len("...")
+    while start > 0 and room >= _num_columns(text[start - 1]):
+        start -= 1
+        room -= _num_columns(text[start])
+    return "..." + text[start:]
+
+
+class _Table:
+    """Lines of the table; paths are cut from the left where a `width` in columns is given."""
+
+    def __init__(self, has_percentiles: bool, width: int | None):
+        self.has_percentiles = has_percentiles
+        self.width = width
+
+    def _line(self, score: str, deviation: str, percentile: str, path: str, ending: str = "") -> str:
+        numbers = f"{score:>7}  {deviation:>6}  " + (f"{percentile:>4}  " if self.has_percentiles else "")
+        path, ending = on_one_line(path), on_one_line(ending)
+        if self.width is not None:
+            path = _cut_left(path, max(SHORTEST_PATH, self.width - len(numbers) - sum(map(_num_columns, ending))))
+        return f"{numbers}{path}{ending}"
+
+    def header(self) -> str:
+        return self._line("score", "std", "%", "path")
+
+    def scored(self, row: ScoreRow) -> str:
+        deviation = "-" if row.score_std is None else f"{row.score_std:.3f}"
+        percentile = "-" if row.percentile is None else f"{row.percentile:.0f}"
+        return self._line(f"{row.score:.3f}", deviation, percentile, row.path)
+
+    def failed(self, row: ScoreRow) -> str:
+        return self._line("-", "-", "-", row.path, f": {row.error}")
+
+
+def _print_scored(table: _Table, scored: Sequence[ScoreRow], num_shown: int) -> None:
+    """The header and the rows; of more than `num_shown` the best half of that number and the worst."""
+    if not scored:
+        return
+    print(table.header())
+    if len(scored) <= num_shown:
+        best, worst = scored, []
+    else:
+        best, worst = scored[: num_shown // 2], scored[-(num_shown // 2) :]
+    for row in best:
+        print(table.scored(row))
+    if worst:
+        print(f"    ... {len(scored) - len(best) - len(worst)} more ...")
+    for row in worst:
+        print(table.scored(row))
+
+
+def _print_failures(table: _Table, failed: Sequence[ScoreRow], num_shown: int) -> None:
+    for row in failed[:num_shown]:
+        print(table.failed(row))
+    if len(failed) > num_shown:
+        print(f"    ... {len(failed) - num_shown} more without a score ...")
+
+
+def count_in_bins(scores: Sequence[float]) -> list[tuple[float, float, int]]:
+    """(from, to, count) of at most 16 equal bins with round edges, the narrowest possible, 0.1 of a point or more.
+
+    Raises:
+        ValueError: no score.
+    """
+    if not scores:
+        raise ValueError("at least one score is needed, got none")
+    widths = (digit * 10.0**power for power in itertools.count(-1) for digit in (1, 2, 5))  # 0.1, 0.2, 0.5, 1, ...
+    low, high = min(scores), max(scores)
+    width = next(width for width in widths if math.floor(high / width) - math.floor(low / width) < MAX_BINS)
+    first = math.floor(low / width)
+    counts = [0] * (math.floor(high / width) - first + 1)
+    for score in scores:
+        counts[math.floor(score / width) - first] += 1
+    return [((first + index) * width, (first + index + 1) * width, count) for index, count in enumerate(counts)]
+
+
+def _bar(share: float, length: int, is_unicode: bool) -> str:
+    """`share` (0-1) of `length` columns; what is more than nothing is seen."""
+    if not is_unicode:
+        return "#" * math.ceil(share * length)
+    num_eighths = math.ceil(share * length * 8)
+    return EIGHTHS[8] * (num_eighths // 8) + EIGHTHS[num_eighths % 8].strip()
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _print_histogram(scores: Sequence[float], width: int) -> None:
+    """One line a bin of scores: its edges, a bar, the count; the longest bar fills the width (columns)."""
+    bins = count_in_bins(scores)
+    is_unicode, most = _can_print(EIGHTHS), max(count for _, _, count in bins)
+    length = max(10, width - len(f"{'':17}{most}") - 1)
+    for low, high, count in bins:
+        bar = _bar(count / most, length, is_unicode)
+        print(f"{low:6.1f} -{high:5.1f}   {bar}{' ' if bar else ''}{count}")
+
+
+def print_report(rows: Sequence[ScoreRow], is_terminal: bool) -> None:
+    """Print the scored images, best first, then those without a score; rows of vanished files are left out.
+
+    Where the reader is not a terminal all rows are printed in full. A terminal gets at most 20 images, or the 10 best
+    and the 10 worst, 10 failures and a histogram, all cut to its width.
+    """
+    scored, failed = best_first(rows), failures(rows)
+    has_percentiles = any(row.percentile is not None for row in scored)
+    if not is_terminal:
+        table = _Table(has_percentiles, width=None)
+        _print_scored(table, scored, len(scored))
+        _print_failures(table, failed, len(failed))
+        return
+    width = shutil.get_terminal_size().columns
+    table = _Table(has_percentiles, width)
+    _print_scored(table, scored, NUM_SHOWN_WHOLE)
+    _print_failures(table, failed, NUM_FAILURES_SHOWN)
+    if len(scored) > 1:
+        print()
+        _print_histogram([row.score for row in scored], width)

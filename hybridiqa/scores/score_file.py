@@ -1,0 +1,242 @@
+"""The file of scores: one row an image and scorer, sorted by path, in CSV, JSON lines or Parquet.
+
+What a run adds while it goes on stands in `hybridiqa/scores/progress.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import IO
+
+import pyarrow
+from pyarrow import parquet
+
+from hybridiqa.utils.atomic import open_atomically, resolve_output
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One image, as one scorer sees it.
+
+    Args:
+        path: as given, bytes that are not UTF-8 written as `\\xNN` (`hybridiqa.utils.files.path_of` reads it).
+        score: on the checkpoint's range; none where there is an `error`.
+        score_std: spread of the patches' scores.
+        percentile: 0-100, where the score stands in the checkpoint's own distribution, or in the library.
+        width, height: in pixels, of the picture upright.
+        error: why there is no score.
+        vanished: whether the file was no longer there when its folder was last scored.
+        content_hash: of the file's bytes, see `hybridiqa.utils.files.content_hash`.
+        scorer: what a score depends on besides the picture: model, patches, number format, engine.
+    """
+
+    path: str
+    score: float | None = None
+    score_std: float | None = None
+    percentile: float | None = None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+    vanished: bool = False
+    content_hash: str | None = None
+    scorer: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(ScoreRow))
+cells_of = attrgetter(*COLUMNS)
+REALS, SIZES, TEXTS = ("score", "score_std", "percentile"), ("width", "height"), ("error", "content_hash")
+NUMBERS = dict.fromkeys(REALS, float) | dict.fromkeys(SIZES, int)
+MAX_SIZE = 2**31 - 1  # what the Parquet column of a width takes
+MAX_SHOWN = 100  # characters of a damaged value that a message repeats
+PARQUET_SCHEMA = pyarrow.schema(
+    [
+        ("path", pyarrow.string()),
+        ("score", pyarrow.float64()),
+        ("score_std", pyarrow.float64()),
+        ("percentile", pyarrow.float64()),
+        ("width", pyarrow.int32()),
+        ("height", pyarrow.int32()),
+        ("error", pyarrow.string()),
+        ("vanished", pyarrow.bool_()),
+        ("content_hash", pyarrow.string()),
+        ("scorer", pyarrow.string()),
+    ]
+)
+
+
+def _is_real(value: object) -> bool:
+    """Return whether a value is a number that a float holds."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an int of hundreds of digits
+        return False
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIZE
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that UTF-8 can write."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:  # half a character, which JSON can spell
+        return False
+
+
+CHECKS = dict.fromkeys(REALS, _is_real) | dict.fromkeys(SIZES, _is_size) | dict.fromkeys(TEXTS, _is_text)
+
+
+def row_from(values: object) -> ScoreRow:
+    """Return the row with these columns, given as any JSON value.
+
+    Raises:
+        ValueError: other columns than a row has, or values that are none of theirs.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"no row of scores: {repr(values)[:MAX_SHOWN]}")
+    if set(values) != set(COLUMNS):
+        got = ", ".join(map(str, values))
+        raise ValueError(f"a row has the columns {', '.join(COLUMNS)}, got {got[: 2 * MAX_SHOWN]}")
+    wrong = [name for name, is_right in CHECKS.items() if values[name] is not None and not is_right(values[name])]
+    wrong += [name for name in ("path", "scorer") if not _is_text(values[name])]
+    wrong += ["vanished"] if not isinstance(values["vanished"], bool) else []
+    if wrong:
+        raise ValueError(f"no row of scores, its {wrong[0]} is {repr(values[wrong[0]])[:MAX_SHOWN]}")
+    reals = {name: float(values[name]) for name in REALS if values[name] is not None}  # JSON's 5 is an int
+    return ScoreRow(**values | reals)
+
+
+def row_from_line(line: bytes) -> ScoreRow:
+    """Return the row that `to_json_line` wrote. Raises ValueError for anything else."""
+    try:
+        return row_from(json.loads(line.decode("utf-8")))
+    except RecursionError as error:  # thousands of brackets in each other
+        raise ValueError("no row of scores: too deeply nested") from error
+
+
+def _from_csv(cells: dict[str, str]) -> ScoreRow:
+    if None in cells or None in cells.values():
+        raise ValueError(f"more or fewer than {len(COLUMNS)} cells: {repr(cells)[:MAX_SHOWN]}")
+    values = {name: cell or None for name, cell in cells.items()}
+    for name, number in NUMBERS.items():
+        if values.get(name) is not None:
+            values[name] = number(values[name])
+    return row_from(values | {"vanished": values.get("vanished") == "true", "scorer": values.get("scorer") or ""})
+
+
+def _read_csv(path: Path) -> list[ScoreRow]:
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        try:
+            return [_from_csv(cells) for cells in reader]
+        except UnicodeDecodeError:  # found in what is read ahead, so that the line is not known
+            raise
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from error
+
+
+def _write_csv(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(cells_of(replace(row, vanished="true" if row.vanished else "")) for row in rows)
+    text.detach()
+
+
+def _read_json_lines(path: Path) -> list[ScoreRow]:
+    rows = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                rows.append(row_from_line(line))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+    return rows
+
+
+def to_json_line(row: ScoreRow) -> str:
+    """The row as one line of JSON."""
+    return json.dumps(dict(zip(COLUMNS, cells_of(row), strict=True)), ensure_ascii=False) + "\n"
+
+
+def _write_json_lines(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
+    file.writelines(to_json_line(row).encode() for row in rows)
+
+
+def _read_parquet(path: Path) -> list[ScoreRow]:
+    return [row_from(values) for batch in parquet.ParquetFile(path).iter_batches() for values in batch.to_pylist()]
+
+
+def _write_parquet(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
+    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+    parquet.write_table(pyarrow.table(columns, PARQUET_SCHEMA), file)
+
+
+FORMATS = {
+    ".csv": (_read_csv, _write_csv),
+    ".jsonl": (_read_json_lines, _write_json_lines),
+    ".parquet": (_read_parquet, _write_parquet),
+}
+
+
+def _check_suffix(name: str, path: Path) -> None:
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{name} must end in {', '.join(FORMATS)}, got {path.name}")
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """The rows of a file of scores; the suffix names the format.
+
+    Raises:
+        ValueError: no such file, or one that is no file of scores.
+    """
+    path = Path(path)
+    _check_suffix("a file of scores", path)
+    read, _ = FORMATS[path.suffix.lower()]
+    try:
+        return read(path)
+    except (OSError, ValueError, TypeError, csv.Error, pyarrow.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"{path} is not a file of scores: {reason}") from error
+
+
+def write_scores(path: Path, rows: Iterable[ScoreRow]) -> None:
+    """Write the rows, sorted by path; whenever the process ends, the file is there whole, as before, or not at all."""
+    path = Path(path)
+    _, write = FORMATS[path.suffix.lower()]
+    with open_atomically(path) as file:
+        write(file, sorted(rows, key=lambda row: (row.path, row.scorer)))
+
+
+def check_output(path: Path) -> None:
+    """Raise ValueError unless scores can be written there: a known suffix, and a free name or a file of scores."""
+    _check_suffix("--output", path)
+    if resolve_output(path, "--output").exists():
+        try:
+            read_scores(path)
+        except ValueError as error:
+            raise ValueError(f"--output: {error}; nothing is overwritten") from error
+
+
+def of_one_scorer(rows: Sequence[ScoreRow], scorer: str | None = None) -> list[ScoreRow]:
+    """The rows of that scorer; it need not be named where there is only one.
+
+    Raises:
+        ValueError: several scorers and none named, or one that has no rows.
+    """
+    scorers = sorted({row.scorer for row in rows})
+    if scorer is None and len(scorers) > 1:
+        raise ValueError(f"the file holds the scores of {len(scorers)} scorers, choose one of: {'; '.join(scorers)}")
+    if scorer is not None and scorer not in scorers:
+        raise ValueError(f"there are no scores of {scorer!r}, accepted is one of: {'; '.join(scorers)}")
+    return [row for row in rows if scorer in (None, row.scorer)]

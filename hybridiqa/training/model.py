@@ -1,0 +1,82 @@
+"""The model that a training run starts from, and its optimiser."""
+
+from __future__ import annotations
+
+import torch
+from lion_pytorch import Lion
+from transformers import PretrainedConfig, PreTrainedModel
+
+from hybridiqa.models.backbones import DEFAULT_BACKBONE, load_backbone
+from hybridiqa.models.loading import hub_class, load_model
+from hybridiqa.training.arguments import TrainingArguments
+
+
+def build_model(args: TrainingArguments) -> PreTrainedModel:
+    """The model that the run starts from.
+
+    Raises:
+        ValueError: a start that cannot be loaded; the message names the alternatives.
+    """
+    if args.init_from:
+        model = load_model(args.init_from, None, torch.float32, args.trust_remote_code, args.model_revision)
+    else:
+        model = _build_from_backbone(args)
+    if args.score_range:
+        model.config.score_range = args.score_range
+    if args.freeze_backbone:
+        model.freeze_backbone()
+    if args.gradient_checkpointing:
+        # transformers 5.23 renamed it
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable()
+    if model.image_processor.size is not None:
+        raise ValueError(f"{args.init_from} squeezes every picture to {model.image_processor.size}: not trained here")
+    model.image_processor.num_patches = args.num_eval_patches  # what is measured is what users load
+    model.image_processor.sampling = args.eval_sampling or model.image_processor.sampling
+    return model
+
+
+def _read_config(config_class: type, path: str) -> PretrainedConfig:
+    try:
+        fields, _ = config_class.get_config_dict(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--config must be a config.json or its folder, got {path}") from error
+    if fields.get("model_type") != config_class.model_type:
+        raise ValueError(f"--config {path} describes a model of type {fields.get('model_type')!r}, not 'hybridiqa'")
+    return config_class.from_dict(fields)
+
+
+def _build_from_backbone(args: TrainingArguments) -> PreTrainedModel:
+    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    config = _read_config(model_class.config_class, args.config) if args.config else None
+    if args.from_scratch:
+        return model_class(config or model_class.config_class())
+    try:
+        backbone = load_backbone(
+            args.pretrained_backbone or DEFAULT_BACKBONE, config.backbone_config if config else None
+        )
+    except ValueError as error:
+        hint = (
+            "" if args.pretrained_backbone else "; offline, choose --pretrained_backbone, --init_from or --from_scratch"
+        )
+        raise ValueError(f"{error}{hint}") from error
+    model = model_class(config or model_class.config_class(backbone_config=backbone.config))
+    model.backbone.load_state_dict(backbone.state_dict())
+    return model
+
+
+def build_optimizer(model: PreTrainedModel, args: TrainingArguments) -> Lion:
+    """Lion with two groups: backbone and LDA modules, and the hyper network at a multiple of their rate."""
+    hyper = list(model.hyper_network.parameters())
+    base = [*model.backbone.parameters(), *model.distortion_features.parameters()]
+    groups = [
+        {"params": [parameter for parameter in base if parameter.requires_grad], "lr": args.learning_rate},
+        {"params": hyper, "lr": args.learning_rate * args.hyper_learning_rate_factor},
+    ]
+    return Lion(groups, betas=(args.beta1, args.beta2), weight_decay=args.weight_decay)
+
+
+def total_gradient_norm(model: PreTrainedModel) -> torch.Tensor:
+    """The 2-norm of all gradients together, a scalar on the model's device; not finite if any of them is not."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)

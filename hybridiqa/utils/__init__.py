@@ -1,0 +1,1 @@
+"""What any program needs: files, tables, plots, the Hub, and how a process runs."""

@@ -1,0 +1,188 @@
+"""Files and folders: walking them, unpacking zips, and writing such that a file or folder is whole or not there."""
+
+import ast
+import hashlib
+import json
+import logging
+import lzma
+import math
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+
+from PIL import Image
+
+from hybridiqa.utils.atomic import open_atomically
+
+# The module whose `FORMATS` say what is opened. It is read and not imported, as it loads torch, which takes seconds.
+OPENER = Path(__file__).resolve().parents[2] / "image_loading_hybridiqa.py"
+# Pictures all the same where the plugin that reads them is missing: they are reported, not passed over.
+PLUGIN_SUFFIXES = {".heic", ".heics", ".heif", ".heifs", ".hif", ".avif"}
+
+logger = logging.getLogger(__name__)
+
+SKIPPED_FOLDERS = ("__MACOSX",)  # what macOS adds to a zip: thumbnails under the pictures' own names
+HASH_BYTES = 16
+MAX_FOLDERS = 200  # in each other: Python walks and removes folders by calling itself for each, about 900 times at most
+MAX_NAME_SHOWN = 100  # letters, of a name in a zip
+MAX_EXTRACTED_BYTES = 256 * 2**30  # well above any scored folder known; a zip that claims more is a mistake or a bomb
+
+
+def as_text(path: str | PurePath) -> str:
+    """A path that any file, terminal or JSON takes: bytes of its name that are not UTF-8 are written as `\\xNN`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def path_of(text: str) -> Path:
+    """The path that `as_text` wrote so: of this very name where there is one, else with every `\\xNN` as its byte."""
+    if os.path.lexists(text):
+        return Path(text)
+    return Path(
+        os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode()))
+    )
+
+
+def hash_of(data: bytes) -> str:
+    """32 hexadecimal digits: what `content_hash` gives for a file of these bytes."""
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
+
+
+def content_hash(path: str | PurePath) -> str:
+    """32 hexadecimal digits of the BLAKE2b of a file's bytes. Raises OSError where it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=HASH_BYTES)).hexdigest()
+
+
+def what_is_no_file(path: Path) -> str | None:
+    """Why a path cannot be opened as a file (a pipe would be waited for for ever), or None where it can be tried."""
+    if path.is_dir():
+        return "a folder that cannot be read"
+    if not os.path.exists(path):
+        return "no such file, or a link that leads nowhere"
+    return None if path.is_file() else "not a regular file"
+
+
+def walk_files(root: Path) -> list[Path]:
+    """All files under a folder, sorted; hidden ones and `__MACOSX` left out. Linked folders are named, not entered.
+
+    A folder that cannot be read, or lies too deep, stands in the list itself, so that it is not passed over in silence.
+    """
+    paths, unreadable = [], []
+    for folder, folder_names, file_names in os.walk(root, onerror=unreadable.append):
+        folder_names[:] = [name for name in folder_names if not name.startswith(".") and name not in SKIPPED_FOLDERS]
+        if folder_names and len(Path(folder).parts) - len(root.parts) >= MAX_FOLDERS:
+            paths += [Path(folder, name) for name in folder_names]
+            folder_names.clear()
+        for name in folder_names:
+            if os.path.islink(os.path.join(folder, name)):
+                logger.warning("linked folder not entered: %s", os.path.join(folder, name))
+        paths += [Path(folder, name) for name in file_names if not name.startswith(".")]
+    paths += [Path(error.filename) for error in unreadable]
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    statements = ast.parse(OPENER.read_text(encoding="utf-8")).body
+    assigned = {ast.unparse(node.targets[0]): node.value for node in statements if isinstance(node, ast.Assign)}
+    formats = ast.literal_eval(assigned["FORMATS"])
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats}
+    return frozenset(suffixes | {".mpo"} | PLUGIN_SUFFIXES)  # Pillow opens MPO as JPEG
+
+
+def has_image_suffix(path: str | PurePath) -> bool:
+    """Whether Pillow reads a format with this suffix, by itself or with a plugin that may not be there."""
+    return PurePath(path).suffix.lower() in _image_suffixes()
+
+
+def _check_zip_entry(entry: zipfile.ZipInfo, zip_path: Path) -> None:
+    name = PurePosixPath(entry.filename)
+    if len(name.parts) > MAX_FOLDERS:
+        title = f"{entry.filename[:MAX_NAME_SHOWN]}..."
+        raise ValueError(f"{zip_path} is refused: its entry {title!r} lies in more than {MAX_FOLDERS} folders")
+    if name.is_absolute() or ".." in name.parts or PureWindowsPath(entry.filename).drive:
+        raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} leads out of the folder")
+    # An archive made on Windows records no file type (0).
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} is a link or a special file")
+    if entry.flag_bits & 1:
+        raise ValueError(f"{zip_path} is refused: its entry {entry.filename!r} is encrypted")
+
+
+def extract_zip(zip_path: Path, target_dir: Path, max_bytes: int | None = None, max_files: int | None = None) -> None:
+    """Unpack a zip, having checked all of it first: no entry outside `target_dir`, no link, no more than fits.
+
+    Raises ValueError for an archive that is broken or refused.
+    """
+    target_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(zip_path) as archive:
+            if max_files is not None and len(archive.infolist()) > max_files:
+                raise ValueError(
+                    f"{zip_path} is refused: it holds {len(archive.infolist())} files, {max_files} are accepted"
+                )
+            for entry in archive.infolist():
+                entry.filename = entry.filename.replace("\\", "/")
+                _check_zip_entry(entry, zip_path)
+            num_bytes = sum(entry.file_size for entry in archive.infolist())  # zipfile never writes more than this
+            limit = min(max_bytes or MAX_EXTRACTED_BYTES, shutil.disk_usage(target_dir).free)
+            if num_bytes > limit:
+                raise ValueError(f"{zip_path} is refused: it unpacks to {num_bytes} bytes, {limit} are accepted here")
+            for entry in archive.infolist():
+                archive.extract(entry, target_dir)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{zip_path} is not a whole zip archive: {error}") from error
+
+
+def check_new_folder(output_dir: Path) -> None:
+    """Raise ValueError unless the folder is empty or not there at all."""
+    if os.path.lexists(output_dir) and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        raise ValueError(f"{str(output_dir)!r} is there already and not an empty folder; nothing is overwritten")
+
+
+@contextmanager
+def new_folder(output_dir: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `output_dir` when the block ends well and vanishes otherwise.
+
+    Raises ValueError where `output_dir` holds something already.
+    """
+    output_dir = Path(output_dir).absolute()
+    check_new_folder(output_dir)
+    parent = next(folder for folder in output_dir.parents if folder.is_dir())  # same disk, so the move is a rename
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output_dir.name}-") as scratch:
+        unfinished = Path(scratch, "unfinished")  # a folder of its own: tempfile's is closed to other users
+        unfinished.mkdir()
+        yield unfinished
+        check_new_folder(output_dir)
+        if output_dir.is_dir():
+            output_dir.resolve().rmdir()
+        output_dir.resolve().parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(output_dir.resolve())
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 file that, whenever the process ends, is there whole, as before, or not at all."""
+    with open_atomically(path, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def without_nan(value):
+    """The same with null for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_json(path: Path, value) -> None:
+    """Indented JSON, there whole or not at all; NaN becomes null."""
+    write_text_atomically(path, json.dumps(without_nan(value), indent=2) + "\n")

@@ -1,0 +1,218 @@
+"""What a visitor of a page brings: pictures, zips and folders, taken in within limits, each refusal with its reason."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.utils.files import as_text, content_hash, extract_zip, has_image_suffix, walk_files
+from hybridiqa.webapp.pending_uploads import BusyError, Uploads
+
+MAX_NAME_LENGTH = 1000  # letters of what a visitor calls a file, folders included
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may bring.
+
+    Args:
+        max_files: pictures.
+        max_bytes: of all pictures that were uploaded.
+    """
+
+    max_files: int = 2000
+    max_bytes: int = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that a visitor brought.
+
+    Args:
+        name: unique among the visitor's; of a folder on this machine the whole path.
+        path: where its bytes lie, which nobody changes.
+        content_hash: of its bytes; nobody else is told.
+        id: what the page calls it; says nothing about it.
+    """
+
+    name: str
+    path: Path
+    content_hash: str
+    id: str
+
+    @property
+    def short_name(self) -> str:
+        """The name without its folders."""
+        return PurePosixPath(self.name).name
+
+
+class Intake:
+    """Takes in pictures; equal ones once.
+
+    Args:
+        folder: for this visitor alone; it is made with the first picture.
+        limits: of what is uploaded.
+        uploads: the only place from which files are taken away; folders of this machine are only looked at.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, uploads: Uploads):
+        self.folder, self.limits, self.uploads = folder, limits, uploads
+        self.pictures: dict[str, Picture] = {}  # by name
+        self.by_content: dict[str, Picture] = {}
+        self.by_id: dict[str, Picture] = {}
+        self.refused: list[ScoreRow] = []  # what was not taken in, and why
+        self.num_bytes = 0  # uploaded
+        self.is_over = False  # nothing is taken in any more
+        self.intake = threading.Lock()  # held while something is taken in
+
+    def place(self, *names: str) -> Path:
+        """Return a path in this visit's folder, whose own folder is there.
+
+        Raises:
+            ValueError: the visit was deleted.
+        """
+        if self.is_over:
+            raise ValueError("these pictures were deleted")
+        path = self.folder.joinpath(*names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def add_files(self, files: Sequence[tuple[Path, str]]) -> None:
+        """Take in uploads, each with the name that its owner gives it; zips are unpacked.
+
+        What is refused stands in `refused`, with the reason. An upload is gone afterwards in any case.
+        """
+        first_names: dict[Path, str] = {}  # equal files of one name that come together are one upload
+        for path, name in files:
+            first_names.setdefault(path, name)
+        with self.intake:
+            for path, name in first_names.items():
+                self._add_upload(path, name)
+
+    def add_folder(self, folder: Path) -> None:
+        """Take in the pictures of a folder of this machine, by links: they are neither copied nor counted in bytes.
+
+        Raises:
+            ValueError: not a folder, or one without pictures.
+        """
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {as_text(folder)}")
+        paths = [path for path in walk_files(folder) if has_image_suffix(path)]
+        if not paths:
+            raise ValueError(f"no pictures in the folder {as_text(folder)}")
+        with self.intake:
+            room = self.limits.max_files - len(self.pictures)
+            if len(paths) > room:
+                reason = f"{len(paths) - room} of its {len(paths)} pictures are left out"
+                self._refuse(as_text(folder), f"{reason}: at most {self.limits.max_files} are accepted at a time")
+            for path in paths[: max(room, 0)]:
+                self._add(path.absolute(), as_text(path.absolute()), is_linked=True)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        if len(self.refused) < self.limits.max_files:
+            self.refused.append(ScoreRow(name, error=reason))
+
+    def _add_upload(self, path: Path, name: str) -> None:
+        """Take in one upload, by way of a name of its own in this visit's folder."""
+        if len(name) > MAX_NAME_LENGTH:
+            return self._refuse(
+                name[:MAX_NAME_LENGTH], f"a name has at most {MAX_NAME_LENGTH} letters, got {len(name)}"
+            )
+        taken = self.folder / "taken" / secrets.token_hex(16)
+        try:
+            self.uploads.take(path, taken)
+        except ValueError as error:
+            return self._refuse(name, str(error))
+        try:
+            if name.lower().endswith(".zip"):
+                self._add_zip(taken, name)
+            else:
+                self._add(taken, name)
+        finally:
+            taken.unlink(missing_ok=True)
+
+    def _add_zip(self, path: Path, name: str) -> None:
+        unpacked = self.folder / "unpacked"
+        room = max(1, min(self.limits.max_bytes - self.num_bytes, self.uploads.storage.room))
+        try:
+            extract_zip(path, unpacked, room, max(0, 2 * self.limits.max_files))
+            files = walk_files(unpacked)
+            for file in files:
+                if has_image_suffix(file):
+                    self._add(file, as_text(file.relative_to(unpacked).as_posix()))
+            if not any(map(has_image_suffix, files)):
+                self._refuse(name, "no pictures in this zip")
+        except OSError as error:
+            self._refuse(name, f"it cannot be unpacked: {error.strerror or error}")
+        except ValueError as error:
+            self._refuse(name, str(error).replace(str(path), "it"))
+        finally:
+            shutil.rmtree(unpacked, ignore_errors=True)
+
+    def _add(self, path: Path, name: str, is_linked: bool = False) -> None:
+        """Take in one file of this visit's folder by moving it, or one that stays where it is by a link to it."""
+        if self.is_over:
+            return self._refuse(name, "these pictures were deleted meanwhile")
+        if len(self.pictures) >= self.limits.max_files:
+            return self._refuse(name, f"at most {self.limits.max_files} pictures are accepted at a time")
+        try:
+            size = 0 if is_linked else path.stat().st_size
+            digest = content_hash(path)
+        except OSError as error:
+            return self._refuse(name, error.strerror or str(error))
+        if self.num_bytes + size > self.limits.max_bytes:
+            return self._refuse(name, f"at most {self.limits.max_bytes // 2**20} MB are accepted in all")
+        if digest in self.by_content:  # this very picture is there
+            return None
+        suffix, name_here = PurePosixPath(name).suffix.lower(), secrets.token_hex(16)
+        target = self.place("pictures", name_here + (suffix if has_image_suffix(name) else ""))
+        try:
+            self.uploads.storage.reserve(size)
+        except BusyError as error:
+            return self._refuse(name, str(error))
+        self.num_bytes += size
+        try:
+            _link(path, target) if is_linked else path.replace(target)
+        except OSError as error:
+            return self._refuse(name, error.strerror or str(error))
+        picture = Picture(free_name(name, self.pictures), target, digest, name_here)
+        self.pictures[picture.name] = self.by_content[digest] = self.by_id[picture.id] = picture
+
+    def remove(self) -> None:
+        """Delete what this visit put into its own folder; pictures that were linked stay where they are."""
+        with self.intake:
+            self.is_over = True
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.uploads.storage.release(self.num_bytes)
+            self.num_bytes = 0
+
+    def picture(self, name: str) -> Picture:
+        """The picture of that name. Raises ValueError where there is none."""
+        if name not in self.pictures:
+            raise ValueError(f"there is no picture {name!r} here")
+        return self.pictures[name]
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name, with a number where it is taken."""
+    if name not in taken:
+        return name
+    folder, _, short = name.rpartition("/")
+    stem, dot, suffix = short.rpartition(".")
+    numbered = (f"{stem or suffix}_{number}{dot + suffix if stem else ''}" for number in count(2))
+    paths = (f"{folder}/{short}" if folder else short for short in numbered)
+    return next(path for path in paths if path not in taken)
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        os.symlink(path, target)
+    except OSError:  # a system that has no such links
+        shutil.copyfile(path, target)
