@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -26,7 +27,7 @@ from hybridiqa.training import checkpoints
 from hybridiqa.training import report as run_report
 from hybridiqa.training import trainer as training
 from hybridiqa.training.checkpoints import FILES_FILE, PROGRESS_FILE, find_fault, latest_state, list_states
-from hybridiqa.training.stopping import StopSignals
+from hybridiqa.training.stopping import Stopped, StopSignals
 
 OPTIONS = ["--from_scratch", "--num_train_patches", "4", "--num_eval_patches", "1", "--num_resamples", "20"]
 OPTIONS += ["--batch_size", "8", "--num_epochs", "2", "--mixed_precision", "no", "--learning_rate", "1e-4"]
@@ -441,6 +442,20 @@ def test_a_signal_from_outside_stops_all_processes_in_one_step(data, tmp_path, s
     assert find_fault(newest) is None and (not state["pending"] or len(state["pending"]["loss_sums"]) == num_processes)
     if num_processes == 1:
         assert process.returncode == 128 + sent and "Traceback" not in errors
+
+
+def test_a_signal_that_comes_while_the_processes_ask_each_other_is_not_lost():
+    signals = StopSignals()
+
+    def gather_and_signal(numbers: torch.Tensor) -> torch.Tensor:
+        signals.received = signal.SIGTERM
+        return numbers
+
+    accelerator = SimpleNamespace(num_processes=2, device=torch.device("cpu"), gather=gather_and_signal)
+    trainer = SimpleNamespace(accelerator=accelerator, signals=signals, saved_step=1, progress=SimpleNamespace(step=1))
+    training.Trainer._stop_if_asked(trainer, 1)  # the others go on to the next step, so this process does
+    with pytest.raises(Stopped):
+        training.Trainer._stop_if_asked(trainer, 2)
 
 
 def test_the_sums_of_two_processes_are_taken_up_by_one(data, out, monkeypatch):

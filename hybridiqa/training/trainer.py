@@ -303,17 +303,18 @@ class Trainer:
         Args:
             count: of the calls.
         """
-        accelerator, signals = self.accelerator, self.signals
+        accelerator, number = self.accelerator, self.signals.received
         if accelerator.num_processes > 1:
             if accelerator.device.type != "cpu" and count % STEPS_PER_LOOK:
                 return
-            received = accelerator.gather(torch.tensor([signals.received or 0], device=accelerator.device))
-            signals.received = int(received.max()) or None
-        if signals.received is None:
+            numbers = accelerator.gather(torch.tensor([number or 0], device=accelerator.device))
+            number = int(numbers.max()) or None  # what has come to this process since is asked for by the next call
+        if number is None:
             return
+        self.signals.received = number
         if self.saved_step != self.progress.step:
             self._save()
-        raise Stopped(signals.received)
+        raise Stopped(number)
 
     def _rates(self) -> list[float]:
         factor = self.args.lr_decay_factor ** (self.progress.epoch // self.args.lr_decay_epochs)
