@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, s
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
 
 from hybridiqa.inference.engine import DTYPES_OF_ENGINES, dtype_named
-from hybridiqa.models.loading import ROOT, first_line, import_optional, silence_libraries
+from hybridiqa.utils.runtime import ROOT, first_line, import_optional, silence_libraries
 from hybridiqa.webapp.allowed_hosts import is_loopback, names_of_server
 from hybridiqa.webapp.labelling import LabelFolder
 from hybridiqa.webapp.model_pool import SharedModels

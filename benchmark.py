@@ -39,9 +39,8 @@ from hybridiqa.evaluation.readme_tables import write_tables
 from hybridiqa.evaluation.robustness_benchmark import run_robustness
 from hybridiqa.evaluation.scorers import KINDS
 from hybridiqa.models.hyperiqa_weights import DEPTHS
-from hybridiqa.models.loading import ROOT, choose_device, silence_libraries
-from hybridiqa.utils.atomic import resolve_output
-from hybridiqa.utils.files import check_new_folder, write_json
+from hybridiqa.utils.atomic import check_new_folder, resolve_output, write_json
+from hybridiqa.utils.runtime import ROOT, choose_device, silence_libraries
 
 # Least values of options: the published step needs a batch that squeeze leaves a dimension, and its crops a size.
 LEAST = {

@@ -20,11 +20,12 @@ from huggingface_hub import hf_hub_download, list_repo_files
 from transformers import PreTrainedModel
 
 from hybridiqa.models.backbones import read_state_dict
+from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.hyperiqa_weights import build_model
-from hybridiqa.models.loading import first_line, hub_class, silence_libraries
 from hybridiqa.models.model_card import write_converted_card
-from hybridiqa.utils.files import check_new_folder, new_folder
+from hybridiqa.utils.atomic import check_new_folder, new_folder
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
+from hybridiqa.utils.runtime import first_line, silence_libraries
 
 SUFFIXES = (".pth", ".pkl")
 

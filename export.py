@@ -34,7 +34,8 @@ from hybridiqa.inference.quantization import (
     rank_correlation,
     read_pictures,
 )
-from hybridiqa.models.loading import ROOT, import_optional, load_model, silence_libraries
+from hybridiqa.models.loading import load_model
+from hybridiqa.utils.runtime import ROOT, import_optional, silence_libraries
 
 LARGEST_DIFFERENCE = 1e-4 / 8  # of a patch score, in widths of the score range
 LEAST_RANK_CORRELATION = 0.99

@@ -38,8 +38,8 @@ from hybridiqa.data.sources import FORMATS, describe_formats, opened_source, rea
 from hybridiqa.data.splits import split_by_group
 from hybridiqa.distortions.synthesis import SynthesisOptions, synthesize
 from hybridiqa.models.hub_code import load_image, open_image
-from hybridiqa.utils.atomic import is_within
-from hybridiqa.utils.files import as_text, check_new_folder, new_folder
+from hybridiqa.utils.atomic import check_new_folder, is_within, new_folder
+from hybridiqa.utils.files import as_text
 from hybridiqa.utils.hub import HubRepository, PushError
 
 PROGRAM = "prepare_dataset.py"

@@ -40,7 +40,7 @@ from hybridiqa.inference.dataset_scoring import (
 )
 from hybridiqa.inference.engine import DTYPES, ENGINES, Engine, dtype_named, load_engine
 from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
-from hybridiqa.models.loading import ROOT, hub_class, silence_libraries
+from hybridiqa.models.hub_code import hub_class
 from hybridiqa.scores.gallery import check_gallery_path, write_gallery
 from hybridiqa.scores.ledger import ScoreLedger
 from hybridiqa.scores.merge import within
@@ -55,9 +55,10 @@ from hybridiqa.scores.outputs import (
 from hybridiqa.scores.progress import check_progress_dir, progress_dir_of, remove_progress
 from hybridiqa.scores.report import print_report
 from hybridiqa.scores.score_file import ScoreRow, check_output
-from hybridiqa.utils.files import as_text, has_image_suffix, new_folder, walk_files
+from hybridiqa.utils.atomic import new_folder
+from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
 from hybridiqa.utils.hub import HubRepository, PushError
-from hybridiqa.utils.runtime import Processes
+from hybridiqa.utils.runtime import ROOT, Processes, silence_libraries
 
 SAMPLINGS = hub_class("image_processing_hybridiqa.SAMPLINGS")
 MAX_ERRORS_SHOWN = 10

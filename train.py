@@ -35,7 +35,7 @@ from transformers import HfArgumentParser
 
 from hybridiqa.data.loading import dataset_hash, load_prepared
 from hybridiqa.data.splits import split_by_group
-from hybridiqa.models.loading import load_model, silence_libraries
+from hybridiqa.models.loading import load_model
 from hybridiqa.organize.actions import DISK_FULL
 from hybridiqa.training.arguments import ARGUMENTS_FILE, TrainingArguments
 from hybridiqa.training.checkpoints import WriteError, latest_state, write_reason
@@ -43,9 +43,9 @@ from hybridiqa.training.model import build_model
 from hybridiqa.training.report import METRICS_FILE, write_run
 from hybridiqa.training.stopping import STATUS_OF_SIGNALS, Stopped, StopSignals, is_speaking_process
 from hybridiqa.training.trainer import GROUP_NAMES, Split, Trainer, format_metrics
-from hybridiqa.utils.files import write_json
+from hybridiqa.utils.atomic import write_json
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
-from hybridiqa.utils.memory import freed_memory_kept
+from hybridiqa.utils.runtime import freed_memory_kept, silence_libraries
 
 logger = get_logger(__name__)
 

@@ -27,7 +27,7 @@ from torch import nn
 from transformers import AutoBackbone, PreTrainedModel, ResNetConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 from hybridiqa.utils.files import has_image_suffix, walk_files
 
 CONFIG = ResNetConfig(

@@ -12,7 +12,7 @@ from loopback_hub import LoopbackHub
 from PIL import Image
 from transformers import ConvNextConfig, PreTrainedModel, ResNetConfig
 
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 torch.set_num_threads(2)
 

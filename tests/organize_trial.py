@@ -27,8 +27,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture
 
-from hybridiqa.organize.journal import TEMPORARY_PREFIX, read_journal
+from hybridiqa.organize.journal import read_journal
 from hybridiqa.scores.score_file import ScoreRow, write_scores
+from hybridiqa.utils.atomic import TEMPORARY_PREFIX
 from hybridiqa.utils.files import as_text
 
 ORGANIZE = str(Path(__file__).resolve().parent.parent / "organize.py")

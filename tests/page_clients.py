@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture
 from page_server import THREADS, page_server
 
-from hybridiqa.models.loading import ROOT
 from hybridiqa.scores.score_file import read_scores
+from hybridiqa.utils.runtime import ROOT
 
 
 def make_pictures(folder: Path, num_images: int, side: int) -> list[Path]:

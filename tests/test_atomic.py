@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.utils.atomic import is_same_place, is_within, open_atomically, resolve_output
-from hybridiqa.utils.files import write_text_atomically
+from hybridiqa.utils.atomic import is_same_place, is_within, open_atomically, resolve_output, write_text_atomically
 
 
 def mode_of(path: Path) -> int:

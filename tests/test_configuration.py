@@ -13,7 +13,7 @@ from transformers import (
     SwinConfig,
 )
 
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 HybridIQAConfig = hub_class("configuration_hybridiqa.HybridIQAConfig")
 

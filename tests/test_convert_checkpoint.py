@@ -14,8 +14,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 import convert_checkpoint
+from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.hyperiqa_weights import key_table
-from hybridiqa.models.loading import hub_class
 
 RECORDED = Path(__file__).parent / "recorded"
 NUMBERS = json.loads((RECORDED / "numbers.json").read_text())

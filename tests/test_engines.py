@@ -8,8 +8,8 @@ from conftest import make_picture, make_tiny_model
 from transformers import AutoModel
 
 from hybridiqa.inference.engine import DTYPES, load_engine
-from hybridiqa.models.fingerprint import model_fingerprint
-from hybridiqa.models.loading import ROOT, load_model
+from hybridiqa.models.loading import load_model, model_fingerprint
+from hybridiqa.utils.runtime import ROOT
 
 
 def patches_of(engine, num_images: int = 3, **options) -> torch.Tensor:

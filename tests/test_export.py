@@ -12,7 +12,7 @@ from conftest import make_picture, make_tiny_model
 import export
 from hybridiqa.inference.engine import load_engine
 from hybridiqa.inference.quantization import find_pictures, read_pictures
-from hybridiqa.models.loading import ROOT
+from hybridiqa.utils.runtime import ROOT
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

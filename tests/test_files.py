@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hybridiqa.utils import files
-from hybridiqa.utils.files import MAX_FOLDERS, extract_zip, has_image_suffix, new_folder, walk_files
+from hybridiqa.utils.atomic import new_folder
+from hybridiqa.utils.files import MAX_FOLDERS, extract_zip, has_image_suffix, walk_files
 
 
 def write_zip(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:

@@ -12,7 +12,9 @@ from conftest import BACKBONES, make_picture, make_tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from hybridiqa.models.loading import HUB_ID, hub_class, load_model
+from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models.loading import load_model
+from hybridiqa.utils.runtime import HUB_ID
 
 HybridIQAImageProcessor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")
 INDEX = "model.safetensors.index.json"

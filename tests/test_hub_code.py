@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from hybridiqa.models.loading import HUB_CODE, ROOT
+from hybridiqa.models.loading import HUB_CODE
+from hybridiqa.utils.runtime import ROOT
 
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 LIBRARIES = {"torch", "transformers", "numpy", "PIL", *sys.stdlib_module_names}

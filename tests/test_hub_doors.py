@@ -16,7 +16,7 @@ from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT
 
 from hybridiqa.data.loading import dataset_hash, load_prepared
-from hybridiqa.models.loading import ROOT
+from hybridiqa.utils.runtime import ROOT
 
 LOAD_DATASET = """
 import sys

@@ -15,7 +15,7 @@ from test_convert_checkpoint import original_state_dict
 from test_hub_doors import QUICK, door, pictures, prepare  # noqa: F401 (fixtures)
 from test_hub_models import CHECKPOINT
 
-from hybridiqa.models.loading import ROOT
+from hybridiqa.utils.runtime import ROOT
 
 PUSH = """
 import json

@@ -10,7 +10,7 @@ import torch
 from conftest import make_picture
 from PIL import Image, ImageCms
 
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 MODULE = "image_processing_hybridiqa"
 Processor = hub_class(f"{MODULE}.HybridIQAImageProcessor")

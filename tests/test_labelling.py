@@ -18,8 +18,8 @@ from test_visits import FIVE, NAMES, bring, make_visit, score_all
 
 from hybridiqa.data.folders import read_hybrid_folder
 from hybridiqa.data.loading import load_prepared
-from hybridiqa.models.loading import ROOT
 from hybridiqa.utils.files import content_hash, hash_of
+from hybridiqa.utils.runtime import ROOT
 from hybridiqa.webapp import labelling
 from hybridiqa.webapp.labelling import (
     CHOICES,

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from hybridiqa.models.loading import ROOT
+from hybridiqa.utils.runtime import ROOT
 
 IS_GLIBC = sys.platform.startswith("linux") and os.confstr("CS_GNU_LIBC_VERSION") is not None
 # A process of its own, whose heap holds nothing behind the array. Addresses only: nothing is written there.
 SCRIPT = """
 import numpy as np
 import psutil
-from hybridiqa.utils.memory import freed_memory_kept
+from hybridiqa.utils.runtime import freed_memory_kept
 
 def gigabytes():
     return psutil.Process().memory_info().vms / 2**30

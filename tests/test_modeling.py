@@ -10,7 +10,7 @@ from conftest import BACKBONES, make_picture, make_tiny_model
 from torch import nn
 from transformers import AutoModel
 
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 run_target_network = hub_class("modeling_hybridiqa.run_target_network")
 

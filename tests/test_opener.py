@@ -28,14 +28,15 @@ from hybridiqa.models.hub_code import (
     FORMATS,
     UnknownFormat,
     decode_file,
+    hub_class,
     load_image,
     open_image,
     read_file,
     upright_size,
 )
-from hybridiqa.models.loading import ROOT, hub_class
 from hybridiqa.scores.gallery import make_thumbnail
 from hybridiqa.utils.files import content_hash, has_image_suffix
+from hybridiqa.utils.runtime import ROOT
 
 OPENER = "image_loading_hybridiqa.py"
 MAX_SCANS = hub_class("image_bounds_hybridiqa.MAX_SCANS")

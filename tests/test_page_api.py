@@ -22,8 +22,9 @@ from conftest import make_picture
 from page_server import need, page_server
 from test_readme import blocks
 
-from hybridiqa.models.loading import ROOT, load_model
+from hybridiqa.models.loading import load_model
 from hybridiqa.scores.score_file import read_scores
+from hybridiqa.utils.runtime import ROOT
 
 
 @pytest.fixture(scope="module")

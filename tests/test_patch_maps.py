@@ -9,7 +9,7 @@ from conftest import make_picture
 from PIL import Image
 
 from hybridiqa.inference.patch_maps import GAP, draw_patch_map, map_path, mean_scores, save_patch_map
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 RED, YELLOW, BLUE = (165, 0, 38), (255, 255, 191), (49, 54, 149)  # the map's colours of 1, 5 and 9
 GREY = Image.new("RGB", (1024, 1024), (100, 100, 100))

@@ -20,7 +20,7 @@ from test_convert_checkpoint import original_state_dict
 from test_hub_models import CHECKPOINT
 from transformers import ResNetConfig, ResNetModel
 
-from hybridiqa.models.loading import ROOT
+from hybridiqa.utils.runtime import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_COPIED = shutil.ignore_patterns(".git", ".*cache", "__pycache__", "recipes", "tests", "*.progress")

@@ -6,7 +6,7 @@ import pytest
 
 import benchmark
 from hybridiqa.evaluation.readme_tables import BLOCK, TABLES, with_tables, write_tables
-from hybridiqa.models.loading import ROOT
+from hybridiqa.utils.runtime import ROOT
 
 REPORTS = sorted((ROOT / "benchmarks").glob("*.json"))
 MEASURED = {

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.models.loading import HUB_CODE, ROOT, code_hash, hashes_of_ours, hub_class, load_model
+from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models.loading import HUB_CODE, code_hash, hashes_of_ours, load_model
+from hybridiqa.utils.runtime import ROOT
 
 PICTURE = ROOT / "tests/recorded/image.png"
 SCORE = -1.0846385955810547  # of that picture, by the code that saved the checkpoint

@@ -10,8 +10,8 @@ from datasets import load_dataset
 from kill_scoring import make_library
 from test_score_dataset import make_split
 
-from hybridiqa.models.loading import ROOT
 from hybridiqa.scores.score_file import read_scores
+from hybridiqa.utils.runtime import ROOT
 
 LAUNCHER = ("-m", "torch.distributed.run", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0")
 

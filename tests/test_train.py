@@ -23,13 +23,13 @@ import prepare_dataset
 import train
 from hybridiqa.data.resident_images import ResidentImages
 from hybridiqa.models.backbones import load_backbone
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 from hybridiqa.training import trainer as training
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_model, build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import RandomPatches
 from hybridiqa.training.trainer import format_metrics, merit
-from hybridiqa.utils.files import without_nan
+from hybridiqa.utils.atomic import without_nan
 from metrics.iqa.iqa import bootstrap_intervals
 
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
 from hybridiqa.data.resident_images import ResidentImages
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.trainer import Split, Trainer
 

@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
 from hybridiqa.benchmarks.timing import Row
-from hybridiqa.models.loading import ROOT
-from hybridiqa.models.model_card import shown_command
-from hybridiqa.utils.versions import library_versions
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's or the processor's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpu_info = Path("/proc/cpuinfo")
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit_hash() -> str | None:
-    """The short hash of the checkout's commit, with -dirty where files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def describe_run(command: Sequence[str], device: torch.device) -> dict:
-    """What numbers belong to: how they were made, with which code, where.
-
-    Args:
-        command: the door's arguments.
-    """
-    return {
-        "command": shown_command(["python", "benchmark.py", *command]),
-        "commit": commit_hash(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "versions": library_versions(),
-    }
+from hybridiqa.utils.runtime import describe_run
 
 
 def build_report(

@@ -27,7 +27,7 @@ from hybridiqa.inference.onnx_export import describe, description_of, export_net
 from hybridiqa.inference.quantization import int8_description, quantize_backbone
 from hybridiqa.models.hub_code import load_image
 from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
-from hybridiqa.models.loading import ROOT, choose_device, import_optional
+from hybridiqa.utils.runtime import ROOT, choose_device, import_optional
 
 SCORE_RANGE = [1.0, 9.0]
 NUM_CALIBRATION_PICTURES = 4  # random weights rank nothing: only the speed of int8 is of interest

@@ -23,12 +23,12 @@ from hybridiqa.benchmarks.pictures import make_pictures
 from hybridiqa.benchmarks.published import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
 from hybridiqa.benchmarks.timing import Row, memory_row, speed_row, take_turns, time_call
 from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.hyperiqa_weights import DEPTHS
-from hybridiqa.models.loading import choose_device, hub_class
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import PatchOptions, RandomPatches
-from hybridiqa.utils.memory import freed_memory_kept
+from hybridiqa.utils.runtime import choose_device, freed_memory_kept
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}  # in a row's name, and for accelerate
 DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 300}  # 300: the published one

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from hybridiqa.data.resident_images import ResidentImages
 from hybridiqa.models.hub_code import decode_file, load_image, read_file, upright_size
-from hybridiqa.models.loading import HUB_ID, first_line
+from hybridiqa.utils.runtime import HUB_ID, first_line
 
 logger = logging.getLogger(__name__)
 

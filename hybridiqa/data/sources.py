@@ -13,8 +13,8 @@ from huggingface_hub import snapshot_download
 from hybridiqa.data.database_reader import read_database, recognise
 from hybridiqa.data.databases import DATABASES
 from hybridiqa.data.folders import FolderContents, read_hybrid_folder, read_scored_folder
-from hybridiqa.models.loading import HUB_ID, first_line
 from hybridiqa.utils.files import extract_zip, walk_files
+from hybridiqa.utils.runtime import HUB_ID, first_line
 
 FORMATS = ("hybrid", "auto", "imagefolder", *DATABASES)
 

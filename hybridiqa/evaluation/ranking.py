@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from hybridiqa.evaluation.datasets import RatedPictures
-from hybridiqa.utils.pools import map_in_processes
+from hybridiqa.utils.runtime import map_in_processes
 from metrics.iqa.iqa import (
     MIN_GROUP_SIZE,
     LogisticFitError,

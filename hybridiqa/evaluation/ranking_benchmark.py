@@ -8,15 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from hybridiqa.benchmarks.report import describe_run
 from hybridiqa.evaluation.datasets import RatedPictures, load_measured
 from hybridiqa.evaluation.preferences import Preferences, preference_accuracy
 from hybridiqa.evaluation.ranking import compare, measure_ranking, scored_by_all
 from hybridiqa.evaluation.scorers import Scorer, ScorerOptions, load_scorers, split_label
 from hybridiqa.evaluation.tables import CSV_COLUMNS, ranking_csv, ranking_markdown, write_csv
-from hybridiqa.models.loading import choose_device
-from hybridiqa.utils.files import new_folder, write_json
+from hybridiqa.utils.atomic import new_folder, write_json
 from hybridiqa.utils.plots import plot_ranking
+from hybridiqa.utils.runtime import choose_device, describe_run
 from metrics.iqa.iqa import intervals_of
 
 CONFIDENCE = 0.95

@@ -15,8 +15,8 @@ from pathlib import Path
 from hybridiqa.evaluation.robustness import GROUPS_OF_FAMILIES
 from hybridiqa.evaluation.robustness_benchmark import families_of, mean_score_table, ordering_table, stability_table
 from hybridiqa.evaluation.tables import agreement_table, difference_table, markdown_table
-from hybridiqa.models.loading import ROOT
-from hybridiqa.utils.files import write_text_atomically
+from hybridiqa.utils.atomic import write_text_atomically
+from hybridiqa.utils.runtime import ROOT
 
 BLOCK = re.compile(r"(?P<start><!-- table (?P<name>\w+) (?P<report>\S+) -->\n).*?(?P<end><!-- end of table -->)", re.S)
 RANKING_METRICS = ("srcc_within_group", "srcc", "krcc", "plcc_logistic", "pairwise_accuracy")

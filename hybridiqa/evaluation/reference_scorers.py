@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel
 
 from hybridiqa.models.hub_code import load_image
-from hybridiqa.models.loading import first_line
+from hybridiqa.utils.runtime import first_line
 
 TEXT_IMAGE_METHODS = ("get_text_features", "get_image_features")
 

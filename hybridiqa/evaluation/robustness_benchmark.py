@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridiqa.benchmarks.report import describe_run
 from hybridiqa.data.loading import HASH_LENGTH
 from hybridiqa.distortions.trained import SEVERITIES
 from hybridiqa.evaluation.robustness import DamagedPictures, mean_scores, ordering, stability
 from hybridiqa.evaluation.scorers import ScorerOptions, load_scorers
 from hybridiqa.evaluation.tables import markdown_table, number, with_interval, write_csv
-from hybridiqa.models.loading import choose_device
-from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, new_folder, walk_files, write_json
+from hybridiqa.utils.atomic import new_folder, write_json
+from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, walk_files
+from hybridiqa.utils.runtime import choose_device, describe_run
 
 MEASURES = {"clean_over_damaged": "clean over damaged", "mild_over_strong": "milder over stronger"}
 

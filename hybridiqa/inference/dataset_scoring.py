@@ -20,12 +20,11 @@ from datasets import (
 from pyarrow import parquet
 
 from hybridiqa.inference.scoring import ScoredSource
-from hybridiqa.models.loading import first_line
 from hybridiqa.scores.progress import progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow
-from hybridiqa.utils.atomic import is_within, open_atomically
-from hybridiqa.utils.files import write_text_atomically
+from hybridiqa.utils.atomic import is_within, open_atomically, write_text_atomically
 from hybridiqa.utils.hub import HubRepository, pushing_to
+from hybridiqa.utils.runtime import first_line
 
 SAVED_FILES = ("dataset_dict.json", "state.json")  # by which save_to_disk's folders are known
 STREAM_BATCH_SIZE = 64  # images whose bytes are in memory together

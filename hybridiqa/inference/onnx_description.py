@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import BaseImageProcessor, PretrainedConfig
 
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 METADATA_KEY = "hybridiqa"
 INPUT_NAME, OUTPUT_NAME = "pixel_values", "patch_scores"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hybridiqa.inference.onnx_description import INPUT_NAME, METADATA_KEY, OnnxDescription, not_an_export
-from hybridiqa.models.loading import first_line, import_optional
+from hybridiqa.utils.runtime import first_line, import_optional
 
 CHUNK_SIZE = 5  # patches of one image that are computed together
 EXTERNAL_DATA = b"location"  # the key under which an .onnx file names another one, without which it names none

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from hybridiqa.inference.onnx_description import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, OnnxDescription
 from hybridiqa.inference.onnx_engine import OnnxRuntimeEngine
-from hybridiqa.models.fingerprint import model_fingerprint
-from hybridiqa.models.loading import import_optional
+from hybridiqa.models.loading import model_fingerprint
+from hybridiqa.utils.runtime import import_optional
 
 OPSET = 17  # the first with layer normalisation as one operation
 PARITY_BATCH_SIZES = (1, 5, 7)

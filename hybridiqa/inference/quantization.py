@@ -14,8 +14,8 @@ from transformers import BaseImageProcessor
 
 from hybridiqa.inference.onnx_description import INPUT_NAME, OnnxDescription
 from hybridiqa.inference.onnx_engine import OpenVinoEngine
-from hybridiqa.models.loading import import_optional
 from hybridiqa.utils.files import has_image_suffix, walk_files
+from hybridiqa.utils.runtime import import_optional
 from metrics.iqa.iqa import compute_metrics
 
 MIN_IMAGES = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from hybridiqa.models.fingerprint import model_fingerprint
-from hybridiqa.models.loading import choose_device, first_line, load_model
+from hybridiqa.models.loading import load_model, model_fingerprint
+from hybridiqa.utils.runtime import choose_device, first_line
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,7 +16,8 @@ from transformers import (
     ResNetConfig,
 )
 
-from hybridiqa.models.loading import first_line, hub_class
+from hybridiqa.models.hub_code import hub_class
+from hybridiqa.utils.runtime import first_line
 
 DEFAULT_BACKBONE = "microsoft/resnet-152"  # ImageNet
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -1,9 +1,20 @@
-"""The one way from a picture's file to plain RGB: training reads pictures exactly as scoring does.
+"""Classes and functions of the Hub files at the root.
 
-Nothing else in the project opens pictures, so that what is decoded, and how far, is decided in one place.
+Among them the one way from a file to plain RGB: nothing else in the project opens images, so that training reads them
+exactly as scoring does.
 """
 
-from hybridiqa.models.loading import hub_class
+from __future__ import annotations
+
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+from hybridiqa.utils.runtime import ROOT
+
+
+def hub_class(name: str) -> type:
+    """A class of this repository's Hub files, such as `modeling_hybridiqa.HybridIQAModel`."""
+    return get_class_from_dynamic_module(name, str(ROOT))
+
 
 FORMATS = hub_class("image_loading_hybridiqa.FORMATS")
 UnknownFormat = hub_class("image_loading_hybridiqa.UnknownFormat")

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel, ResNetConfig
 
 from hybridiqa.models.backbones import torchvision_depths, torchvision_key_table
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 NUM_TARGET_LAYERS = 5
 DEPTHS = {"r50": [3, 4, 6, 3], "r152": [3, 8, 36, 3]}  # what the published code builds, and what it describes

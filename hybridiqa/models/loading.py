@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import re
+import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import CONFIG_NAME, cached_file
-from transformers.utils import logging as transformers_logging
 
-ROOT = Path(__file__).resolve().parents[2]  # itself a Hub repository, with the embedded checkpoint
+from hybridiqa.models.hub_code import hub_class
+from hybridiqa.utils.runtime import HUB_ID, ROOT, first_line
 
-HUB_ID = re.compile(r"\b[\w.-]+\b/\b[\w.-]+\b")  # user/name
+OWN_FIELDS = ("patch_size", "lda_channels", "lda_width", "hyper_channels", "target_input_size", "target_widths")
+PROCESSOR_FIELDS = ("patch_size", "size", "image_mean", "image_std")
+
 HUB_CODE = (  # what a checkpoint brings; the images' own two files not before they were parted from the first
     "configuration_hybridiqa.py",
     "image_processing_hybridiqa.py",
@@ -33,52 +31,35 @@ MODEL_CODE = "modeling_hybridiqa.py"  # without which a checkpoint brings no cod
 RELEASED_CODE = Path(__file__).with_name("released_hub_files.txt")  # as sha256sum writes it
 
 
-def silence_libraries() -> None:
-    """No bars of transformers and no retries of the Hub's client in what a door prints."""
-    transformers_logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()
+def _backbone_fields(config: PretrainedConfig) -> dict:
+    """The fields that the backbone's class adds to those of any configuration, which change with the library."""
+    fields = config.to_dict()
+    return {name: fields[name] for name in fields.keys() - PretrainedConfig().to_dict().keys()}
 
 
-def first_line(error: Exception) -> str:
-    """Return what went wrong, without the paragraphs that libraries add."""
-    first, *others = (str(error).strip() or type(error).__name__).splitlines()
-    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
+def model_fingerprint(model: PreTrainedModel) -> str:
+    """16 hex digits that decide weights (as float32), architecture and normalisation, the same on every machine.
 
-
-def hub_class(name: str) -> type:
-    """A class of this repository's Hub files, such as `modeling_hybridiqa.HybridIQAModel`."""
-    return get_class_from_dynamic_module(name, str(ROOT))
-
-
-def import_optional(name: str, install: str = "pip install -r requirements-optional.txt") -> ModuleType:
-    """A library that is asked for only where it is used.
+    What only says what a score means (`score_range`, `score_quantiles`) and how patches are chosen is not in it.
 
     Raises:
-        ValueError: it is not installed.
+        RuntimeError: after `prepare_for_scoring`, which changes the weights.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"this needs {name}: {install} ({first_line(error)})") from error
-
-
-def choose_device(name: str | None = None) -> torch.device:
-    """The device of that name, by default cuda, then mps, then cpu.
-
-    Raises:
-        ValueError: a device that this machine lacks.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name is None:
-        return torch.device(next(kind for kind, is_there in available.items() if is_there))
-    usable = ", ".join(kind for kind, is_there in available.items() if is_there)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name} cannot be used here, accepted is {usable}") from error
-    if not available.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ValueError(f"--device {name} cannot be used here, accepted is {usable}")
-    return device
+    if model.is_prepared_for_scoring:
+        raise RuntimeError("a fingerprint is taken before prepare_for_scoring()")
+    config, processor = model.config, model.image_processor
+    description = {
+        "model": {name: getattr(config, name) for name in OWN_FIELDS},
+        "backbone_type": config.backbone_config.model_type,
+        "backbone": _backbone_fields(config.backbone_config),
+        "processor": {name: getattr(processor, name) for name in PROCESSOR_FIELDS},
+    }
+    digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 class UntrustedCodeError(ValueError):

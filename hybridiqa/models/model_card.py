@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hybridiqa.models.loading import HUB_ID
 from hybridiqa.utils.files import as_text
-from hybridiqa.utils.versions import library_versions
+from hybridiqa.utils.runtime import HUB_ID, _shown, library_versions, shown_command
 from metrics.iqa.iqa import is_defined
 
 TAGS = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "hyperiqa", "custom_code", "model-index"]
@@ -30,8 +28,6 @@ METRIC_NAMES = {
     "pairwise_accuracy": ("pairwise accuracy", "pairwise_accuracy"),
     "srcc_within_group": ("SRCC within group", "spearmanr"),
 }
-# An absolute path, or one that leaves the working folder: both tell how somebody's disk is arranged.
-OUTSIDE_PATH = re.compile(r"/|~|\.\.|\\\\|[A-Za-z]:[\\/]")
 
 LOAD_TEMPLATE = """```python
 from transformers import AutoModel
@@ -93,21 +89,6 @@ class RunFacts:
         measured = [name for name, split in self.splits.items() if split.metrics]
         if "validation" not in measured:
             raise ValueError(f"splits must hold the metrics of validation, got those of {measured}")
-
-
-def _shown(text: str) -> str:
-    """The same, of a path outside the working folder its last component only."""
-    text = as_text(text)
-    return (PureWindowsPath(text).name or text) if OUTSIDE_PATH.match(text) else text
-
-
-def shown_command(command: Sequence[str]) -> str:
-    """A command to show to others: of paths outside the working folder, the last component only."""
-    arguments = []
-    for argument in command:
-        option, equals, value = argument.partition("=") if "=" in argument else ("", "", argument)
-        arguments.append(option + equals + _shown(value))
-    return shlex.join(arguments)
 
 
 def _last_component(path: str | Path) -> str:

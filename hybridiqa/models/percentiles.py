@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from hybridiqa.models.loading import hub_class
+from hybridiqa.models.hub_code import hub_class
 
 percentiles_in = hub_class("configuration_hybridiqa.percentiles_in")  # of the scores that a checkpoint was measured by
 DECIMALS = hub_class("configuration_hybridiqa.PERCENTILE_DECIMALS")

@@ -10,14 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from hybridiqa.organize.journal import Action, Journal, sync_to_disk
+from hybridiqa.organize.journal import Action, Journal
 from hybridiqa.organize.splices import Splice, apply_splices
+from hybridiqa.utils.atomic import rename_without_overwriting, sync_to_disk, write_new_file
 from hybridiqa.utils.files import as_text, content_hash, hash_of
 
 GROUPS_PER_SYNC = 32  # that share one wait for the disk before they are begun
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# What file systems without hard links, or with too many of them, answer.
-NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,59 +52,6 @@ def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def rename_without_overwriting(old: str, new: str) -> None:
-    """Give a file another name on the same file system. Raises FileExistsError where that name is taken."""
-    try:
-        os.link(old, new)
-    except OSError as error:
-        if error.errno not in NO_HARD_LINK:
-            raise
-        _rename_by_placeholder(old, new)
-        return
-    try:
-        os.unlink(old)
-    except OSError:
-        os.unlink(new)
-        raise
-
-
-def _rename_by_placeholder(old: str, new: str) -> None:
-    """Take the name by a file that only a free name admits, then rename over that file of our own."""
-    file = open(new, "xb")  # noqa: SIM115  a name that is taken must not be given up below
-    try:
-        with file:
-            file.write(placeholder(old))
-        os.replace(old, new)
-    except OSError:
-        os.unlink(new)
-        raise
-
-
-def placeholder(old: str) -> bytes:
-    """What a name holds between being taken and getting its content; after a kill, this tells it from a user's file."""
-    return b"hybridIQA keeps this name for " + os.fsencode(old)
-
-
-def place(data_source: str | bytes, target: str, temporary: str, expected_hash: str) -> None:
-    """Make a new file, from a file or from bytes, under a temporary name; it gets its own once it is whole."""
-    unfinished = os.path.join(os.path.dirname(target), temporary)
-    try:
-        if isinstance(data_source, bytes):
-            with open(unfinished, "xb") as file:
-                file.write(data_source)
-        else:
-            open(unfinished, "xb").close()  # copyfile would write through a link of this name
-            shutil.copyfile(data_source, unfinished)
-            shutil.copystat(data_source, unfinished)
-        sync_to_disk(unfinished)
-        if content_hash(unfinished) != expected_hash:
-            raise ValueError("it changed while it was copied")
-        rename_without_overwriting(unfinished, target)
-    finally:
-        with suppress(OSError):
-            os.unlink(unfinished)
-
-
 def move(source: str, target: str, temporary: str, expected_hash: str) -> None:
     """Move a file; to another file system by a verified copy, after which the source is removed."""
     try:
@@ -113,7 +59,7 @@ def move(source: str, target: str, temporary: str, expected_hash: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        place(source, target, temporary, expected_hash)
+        write_new_file(source, target, temporary, expected_hash)
         try:
             sync_to_disk(os.path.dirname(target))
             os.unlink(source)
@@ -156,7 +102,7 @@ def rewrite(path: str, old_hash: str, splices: Iterable[Splice], temporary: str)
 
 def _do(action: Action) -> None:
     if action.kind == "copy":
-        place(action.source, action.target, action.temporary, action.content_hash)
+        write_new_file(action.source, action.target, action.temporary, action.content_hash)
     elif action.kind == "move":
         move(action.source, action.target, action.temporary, action.content_hash)
     elif action.kind == "symlink":
@@ -164,7 +110,7 @@ def _do(action: Action) -> None:
     elif action.kind == "hardlink":
         os.link(action.source, action.target)
     elif action.kind == "create":
-        place(apply_splices(b"", action.splices), action.target, action.temporary, action.content_hash)
+        write_new_file(apply_splices(b"", action.splices), action.target, action.temporary, action.content_hash)
     elif action.kind == "rewrite":
         rewrite(action.target, action.old_hash, action.splices, action.temporary)
     else:
@@ -209,12 +155,12 @@ def _reason_in_group(error: Exception, action: Action, group: Group) -> str:
 
 def _do_all(group: Group, actions: Sequence[Action], journal: Journal) -> str | None:
     """Do a group's actions; the reason where one failed, after which the rest is left."""
-    for place, action in enumerate(actions):
+    for index, action in enumerate(actions):
         try:
             _do(action)
         except (OSError, ValueError) as error:
             reason = _reason_in_group(error, action, group)
-            journal.note_failure(actions[place:])
+            journal.note_failure(actions[index:])
             return reason
     return None
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridiqa.organize.splices import Splice
+from hybridiqa.utils.atomic import TEMPORARY_PREFIX, sync_to_disk
 
 FORMAT = "hybridIQA journal 1"
-TEMPORARY_PREFIX = ".hybridiqa-"
 FAILED = "failed"
 
 
@@ -114,15 +114,6 @@ class Journal:
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
-
-
-def sync_to_disk(path: str | Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_journal(path: Path) -> list[Action]:

@@ -15,8 +15,8 @@ from hybridiqa.inference.patch_maps import draw_patch_map, save_patch_map
 from hybridiqa.inference.scoring import PatchChoice, ScoredSource
 from hybridiqa.models.hub_code import load_image, read_file
 from hybridiqa.scores.score_file import ScoreRow
-from hybridiqa.utils.atomic import is_same_place, is_within, resolve_output
-from hybridiqa.utils.files import as_text, hash_of, write_text_atomically
+from hybridiqa.utils.atomic import is_same_place, is_within, resolve_output, write_text_atomically
+from hybridiqa.utils.files import as_text, hash_of
 
 logger = logging.getLogger(__name__)
 

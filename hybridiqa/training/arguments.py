@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hybridiqa.models.backbones import DEFAULT_BACKBONE
 from hybridiqa.training.patches import PatchOptions
-from hybridiqa.utils.files import check_new_folder
+from hybridiqa.utils.atomic import check_new_folder
 
 ARGUMENTS_FILE = "training_arguments.json"
 COUNTS = (

@@ -21,9 +21,9 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 
-from hybridiqa.models.loading import first_line
-from hybridiqa.organize.journal import sync_to_disk
+from hybridiqa.utils.atomic import sync_to_disk
 from hybridiqa.utils.files import content_hash
+from hybridiqa.utils.runtime import first_line
 
 PROGRESS_FILE, FILES_FILE = "progress.json", "files.json"
 STATE_PREFIX, MODEL_PREFIX, UNFINISHED_PREFIX = "step-", "best-", ".unfinished-"

@@ -7,7 +7,8 @@ from lion_pytorch import Lion
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hybridiqa.models.backbones import DEFAULT_BACKBONE, load_backbone
-from hybridiqa.models.loading import hub_class, load_model
+from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models.loading import load_model
 from hybridiqa.training.arguments import TrainingArguments
 
 

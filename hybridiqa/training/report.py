@@ -15,7 +15,7 @@ from hybridiqa.models.percentiles import score_quantiles
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.checkpoints import WriteError, new_files, write_reason
 from hybridiqa.training.trainer import Progress, Split, predict
-from hybridiqa.utils.files import write_json
+from hybridiqa.utils.atomic import write_json
 from hybridiqa.utils.plots import plot_predictions, plot_training
 from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 

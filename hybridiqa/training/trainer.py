@@ -22,13 +22,13 @@ from transformers import PreTrainedModel
 from hybridiqa.data.folders import group_namer
 from hybridiqa.data.loading import load_resident
 from hybridiqa.data.resident_images import ResidentImages
-from hybridiqa.models.loading import first_line
 from hybridiqa.training import checkpoints
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import RandomPatches, balanced_repeats
 from hybridiqa.training.ranking_loss import ranking_loss
 from hybridiqa.training.stopping import Stopped, StopSignals
+from hybridiqa.utils.runtime import first_line
 from metrics.iqa.iqa import compute_metrics
 
 logger = get_logger(__name__)

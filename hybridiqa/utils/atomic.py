@@ -1,17 +1,29 @@
-"""Files written whole: under a random name beside the place they are for, onto the disk, then renamed to it.
+"""Files and folders that are there whole or not at all: written beside their place, onto the disk, then renamed to it.
 
 Everything that writes a file which a user named goes through `open_atomically`.
 """
 
 from __future__ import annotations
 
+import errno
+import json
+import math
 import os
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from hybridiqa.utils.files import content_hash
+
+# What file systems without hard links, or with too many of them, answer.
+NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+
+TEMPORARY_PREFIX = ".hybridiqa-"
 
 UNFINISHED_SUFFIX = ".unfinished"
 # Of the name that is replaced, in a temporary one: with at most 4 bytes each they leave room for the random part in the
@@ -133,3 +145,111 @@ def is_within(path: Path, folder: Path) -> bool:
     status = _status(real_folder)  # the same folder may have two names: another case of letters, a second mount
     found = map(_status, places) if status else ()
     return any(place is not None and os.path.samestat(place, status) for place in found)
+
+
+def check_new_folder(output_dir: Path) -> None:
+    """Raise ValueError unless the folder is empty or not there at all."""
+    if os.path.lexists(output_dir) and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        raise ValueError(f"{str(output_dir)!r} is there already and not an empty folder; nothing is overwritten")
+
+
+@contextmanager
+def new_folder(output_dir: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `output_dir` when the block ends well and vanishes otherwise.
+
+    Raises ValueError where `output_dir` holds something already.
+    """
+    output_dir = Path(output_dir).absolute()
+    check_new_folder(output_dir)
+    parent = next(folder for folder in output_dir.parents if folder.is_dir())  # same disk, so the move is a rename
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output_dir.name}-") as scratch:
+        unfinished = Path(scratch, "unfinished")  # a folder of its own: tempfile's is closed to other users
+        unfinished.mkdir()
+        yield unfinished
+        check_new_folder(output_dir)
+        if output_dir.is_dir():
+            output_dir.resolve().rmdir()
+        output_dir.resolve().parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(output_dir.resolve())
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 file that, whenever the process ends, is there whole, as before, or not at all."""
+    with open_atomically(path, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def without_nan(value):
+    """The same with null for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_json(path: Path, value) -> None:
+    """Indented JSON, there whole or not at all; NaN becomes null."""
+    write_text_atomically(path, json.dumps(without_nan(value), indent=2) + "\n")
+
+
+def sync_to_disk(path: str | Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename_without_overwriting(old: str, new: str) -> None:
+    """Give a file another name on the same file system. Raises FileExistsError where that name is taken."""
+    try:
+        os.link(old, new)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK:
+            raise
+        _rename_by_placeholder(old, new)
+        return
+    try:
+        os.unlink(old)
+    except OSError:
+        os.unlink(new)
+        raise
+
+
+def _rename_by_placeholder(old: str, new: str) -> None:
+    """Take the name by a file that only a free name admits, then rename over that file of our own."""
+    file = open(new, "xb")  # noqa: SIM115  a name that is taken must not be given up below
+    try:
+        with file:
+            file.write(placeholder(old))
+        os.replace(old, new)
+    except OSError:
+        os.unlink(new)
+        raise
+
+
+def placeholder(old: str) -> bytes:
+    """What a name holds between being taken and getting its content; after a kill, this tells it from a user's file."""
+    return b"hybridIQA keeps this name for " + os.fsencode(old)
+
+
+def write_new_file(data_source: str | bytes, target: str, temporary: str, expected_hash: str) -> None:
+    """Make a new file, from a file or from bytes, under a temporary name; it gets its own once it is whole."""
+    unfinished = os.path.join(os.path.dirname(target), temporary)
+    try:
+        if isinstance(data_source, bytes):
+            with open(unfinished, "xb") as file:
+                file.write(data_source)
+        else:
+            open(unfinished, "xb").close()  # copyfile would write through a link of this name
+            shutil.copyfile(data_source, unfinished)
+            shutil.copystat(data_source, unfinished)
+        sync_to_disk(unfinished)
+        if content_hash(unfinished) != expected_hash:
+            raise ValueError("it changed while it was copied")
+        rename_without_overwriting(unfinished, target)
+    finally:
+        with suppress(OSError):
+            os.unlink(unfinished)

@@ -1,26 +1,19 @@
-"""Files and folders: walking them, unpacking zips, and writing such that a file or folder is whole or not there."""
+"""Files and folders of others: walked, hashed, told by their suffix, unpacked."""
 
 import ast
 import hashlib
-import json
 import logging
 import lzma
-import math
 import os
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from PIL import Image
-
-from hybridiqa.utils.atomic import open_atomically
 
 # The module whose `FORMATS` say what is opened. It is read and not imported, as it loads torch, which takes seconds.
 OPENER = Path(__file__).resolve().parents[2] / "image_loading_hybridiqa.py"
@@ -140,49 +133,3 @@ def extract_zip(zip_path: Path, target_dir: Path, max_bytes: int | None = None, 
                 archive.extract(entry, target_dir)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{zip_path} is not a whole zip archive: {error}") from error
-
-
-def check_new_folder(output_dir: Path) -> None:
-    """Raise ValueError unless the folder is empty or not there at all."""
-    if os.path.lexists(output_dir) and not (output_dir.is_dir() and not any(output_dir.iterdir())):
-        raise ValueError(f"{str(output_dir)!r} is there already and not an empty folder; nothing is overwritten")
-
-
-@contextmanager
-def new_folder(output_dir: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `output_dir` when the block ends well and vanishes otherwise.
-
-    Raises ValueError where `output_dir` holds something already.
-    """
-    output_dir = Path(output_dir).absolute()
-    check_new_folder(output_dir)
-    parent = next(folder for folder in output_dir.parents if folder.is_dir())  # same disk, so the move is a rename
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output_dir.name}-") as scratch:
-        unfinished = Path(scratch, "unfinished")  # a folder of its own: tempfile's is closed to other users
-        unfinished.mkdir()
-        yield unfinished
-        check_new_folder(output_dir)
-        if output_dir.is_dir():
-            output_dir.resolve().rmdir()
-        output_dir.resolve().parent.mkdir(parents=True, exist_ok=True)
-        unfinished.rename(output_dir.resolve())
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a UTF-8 file that, whenever the process ends, is there whole, as before, or not at all."""
-    with open_atomically(path, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-
-
-def without_nan(value):
-    """The same with null for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def write_json(path: Path, value) -> None:
-    """Indented JSON, there whole or not at all; NaN becomes null."""
-    write_text_atomically(path, json.dumps(without_nan(value), indent=2) + "\n")

@@ -24,8 +24,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from hybridiqa.data.folders import ABSOLUTE_SCORES, BIN_NAMES, SCORE_OFFSETS, score_and_bin
-from hybridiqa.organize.actions import place
-from hybridiqa.organize.journal import TEMPORARY_PREFIX, sync_to_disk
+from hybridiqa.utils.atomic import TEMPORARY_PREFIX, sync_to_disk, write_new_file
 from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, hash_of
 
 LABEL_BINS = tuple(
@@ -290,7 +289,7 @@ class LabelFolder:
             if os.path.lexists(target):
                 continue
             with suppress(FileExistsError):
-                place(os.path.realpath(path), str(target), f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}", digest)
+                write_new_file(os.path.realpath(path), str(target), f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}", digest)
                 sync_to_disk(bin_dir)
                 return f"{choice}/{file_name}"
 
