@@ -25,11 +25,14 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from hybridiqa.inference.onnx_description import OnnxDescription
-from hybridiqa.inference.onnx_export import describe, description_of, export_network, largest_difference
-from hybridiqa.inference.quantization import (
+from hybridiqa.inference.onnx_engine import OnnxDescription
+from hybridiqa.inference.onnx_export import (
+    describe,
+    description_of,
+    export_network,
     find_pictures,
     int8_description,
+    largest_difference,
     quantize_backbone,
     rank_correlation,
     read_pictures,

@@ -40,8 +40,7 @@ from hybridiqa.organize.sorting import (
     common_folder,
 )
 from hybridiqa.organize.undo import undo_actions
-from hybridiqa.scores.report import on_one_line
-from hybridiqa.scores.score_file import ScoreRow, of_one_scorer, read_scores
+from hybridiqa.scores.score_file import ScoreRow, of_one_scorer, on_one_line, read_scores
 from hybridiqa.utils.files import as_text
 
 NUM_LISTED = 10  # files named one by one in what is said of them at the end

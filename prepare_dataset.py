@@ -29,9 +29,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 
 from hybridiqa.data.databases import DATABASES
-from hybridiqa.data.dataset_card import prepared_card
 from hybridiqa.data.folders import BIN_NAMES, FolderContents, ScoredImage
-from hybridiqa.data.hub_dataset import push_splits
+from hybridiqa.data.hub_dataset import prepared_card, push_splits
 from hybridiqa.data.loading import load_prepared
 from hybridiqa.data.near_duplicates import merge_near_duplicates
 from hybridiqa.data.sources import FORMATS, describe_formats, opened_source, read_source

@@ -39,21 +39,12 @@ from hybridiqa.inference.dataset_scoring import (
     with_scores,
 )
 from hybridiqa.inference.engine import DTYPES, ENGINES, Engine, dtype_named, load_engine
+from hybridiqa.inference.patch_maps import PatchMaps, check_maps_apart, check_maps_dir
 from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
 from hybridiqa.models.hub_code import hub_class
 from hybridiqa.scores.gallery import check_gallery_path, write_gallery
-from hybridiqa.scores.ledger import ScoreLedger
-from hybridiqa.scores.merge import within
-from hybridiqa.scores.outputs import (
-    PatchMaps,
-    check_apart,
-    check_errors_path,
-    check_maps_apart,
-    check_maps_dir,
-    write_errors,
-)
-from hybridiqa.scores.progress import check_progress_dir, progress_dir_of, remove_progress
-from hybridiqa.scores.report import print_report
+from hybridiqa.scores.ledger import ScoreLedger, check_progress_dir, progress_dir_of, remove_progress, within
+from hybridiqa.scores.report import check_apart, check_errors_path, print_report, write_errors
 from hybridiqa.scores.score_file import ScoreRow, check_output
 from hybridiqa.utils.atomic import new_folder
 from hybridiqa.utils.files import as_text, has_image_suffix, walk_files

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
-from hybridiqa.scores.progress import progress_dir_of
+from hybridiqa.scores.ledger import progress_dir_of
 from hybridiqa.scores.score_file import read_scores
 from hybridiqa.utils.atomic import UNFINISHED_SUFFIX
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hybridiqa.organize.captions import check_tags, retag
-from hybridiqa.organize.splices import apply_splices, reverse_splices
+from hybridiqa.organize.journal import apply_splices, reverse_splices
 
 TAGS = ("worst quality", "low quality", "good", "best quality")
 

@@ -11,7 +11,7 @@ from conftest import make_picture, make_tiny_model
 
 import export
 from hybridiqa.inference.engine import load_engine
-from hybridiqa.inference.quantization import find_pictures, read_pictures
+from hybridiqa.inference.onnx_export import find_pictures, read_pictures
 from hybridiqa.utils.runtime import ROOT
 
 pytest.importorskip("onnx")

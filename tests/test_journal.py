@@ -12,8 +12,7 @@ from test_organize import make_files, make_scores, sort, undo
 
 import organize
 from hybridiqa.organize import actions as file_actions
-from hybridiqa.organize.journal import Action, Journal, read_journal
-from hybridiqa.organize.splices import Splice
+from hybridiqa.organize.journal import Action, Journal, Splice, read_journal
 
 # Each of these changes something on the disk, so between any two of them a kill leaves another state.
 STEPS = [(os, name) for name in ("link", "unlink", "replace", "mkdir", "rmdir", "symlink")]

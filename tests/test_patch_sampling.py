@@ -7,7 +7,7 @@ from conftest import make_picture
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
-from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.data.loading import ResidentImages
 from hybridiqa.training import resize as bilinear
 from hybridiqa.training.blocks import BLOCK_SIZE
 from hybridiqa.training.patches import (

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hybridiqa.training.ranking_loss import ranking_loss
+from hybridiqa.training.trainer import ranking_loss
 
 LABELS = torch.tensor([7.0, 5.0, 1.0, 7.0, 3.0, 7.0, 2.0, 2.0])
 BLOCKS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, PreTrainedModel
 
 import score
+from hybridiqa.inference.patch_maps import PatchMaps
 from hybridiqa.inference.scoring import ScoredSource
-from hybridiqa.scores.outputs import PatchMaps
-from hybridiqa.scores.progress import ScoreProgress, progress_dir_of
+from hybridiqa.scores.ledger import ScoreProgress, progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow, read_scores, to_json_line, write_scores
 from hybridiqa.utils.files import content_hash
 

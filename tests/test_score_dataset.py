@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value, load_dataset,
 
 import score
 from hybridiqa.inference import dataset_scoring
-from hybridiqa.scores.progress import progress_dir_of
+from hybridiqa.scores.ledger import progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.scores.ledger import ScoreLedger
-from hybridiqa.scores.progress import (
+from hybridiqa.scores.ledger import (
     MAX_ROW_BYTES,
+    ScoreLedger,
     ScoreProgress,
     check_progress_dir,
     progress_dir_of,

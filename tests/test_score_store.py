@@ -10,9 +10,15 @@ import pytest
 from pyarrow import parquet
 
 from hybridiqa.models.percentiles import percentiles_among, percentiles_in
-from hybridiqa.scores.ledger import ScoreLedger
-from hybridiqa.scores.merge import merge_rows, with_percentiles, within
-from hybridiqa.scores.progress import ScoreProgress, progress_dir_of, read_progress
+from hybridiqa.scores.ledger import (
+    ScoreLedger,
+    ScoreProgress,
+    merge_rows,
+    progress_dir_of,
+    read_progress,
+    with_percentiles,
+    within,
+)
 from hybridiqa.scores.score_file import (
     COLUMNS,
     ScoreRow,

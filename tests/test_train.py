@@ -21,7 +21,7 @@ from transformers import AutoBackbone, AutoModel
 
 import prepare_dataset
 import train
-from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.data.loading import ResidentImages
 from hybridiqa.models.backbones import load_backbone
 from hybridiqa.models.hub_code import hub_class
 from hybridiqa.training import trainer as training

@@ -26,7 +26,7 @@ from transformers import ResNetConfig
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from conftest import make_picture, make_tiny_model
 
-from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.data.loading import ResidentImages
 from hybridiqa.models.hub_code import hub_class
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.trainer import Split, Trainer

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from hybridiqa.benchmarks.timing import Row
 from hybridiqa.inference.engine import Engine, load_engine
-from hybridiqa.inference.quantization import find_pictures
+from hybridiqa.inference.onnx_export import find_pictures
 from metrics.iqa.iqa import compute_metrics
 
 

@@ -23,8 +23,13 @@ from hybridiqa.benchmarks.published_scoring import (
 )
 from hybridiqa.benchmarks.timing import Row, speed_row, take_turns
 from hybridiqa.inference.engine import Engine, load_engine
-from hybridiqa.inference.onnx_export import describe, description_of, export_network
-from hybridiqa.inference.quantization import int8_description, quantize_backbone
+from hybridiqa.inference.onnx_export import (
+    describe,
+    description_of,
+    export_network,
+    int8_description,
+    quantize_backbone,
+)
 from hybridiqa.models.hub_code import load_image
 from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
 from hybridiqa.utils.runtime import ROOT, choose_device, import_optional

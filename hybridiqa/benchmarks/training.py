@@ -22,7 +22,7 @@ from transformers import ResNetConfig
 from hybridiqa.benchmarks.pictures import make_pictures
 from hybridiqa.benchmarks.published import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
 from hybridiqa.benchmarks.timing import Row, memory_row, speed_row, take_turns, time_call
-from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.data.loading import ResidentImages
 from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.hyperiqa_weights import DEPTHS
 from hybridiqa.training.arguments import TrainingArguments

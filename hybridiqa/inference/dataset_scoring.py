@@ -20,7 +20,7 @@ from datasets import (
 from pyarrow import parquet
 
 from hybridiqa.inference.scoring import ScoredSource
-from hybridiqa.scores.progress import progress_dir_of
+from hybridiqa.scores.ledger import progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow
 from hybridiqa.utils.atomic import is_within, open_atomically, write_text_atomically
 from hybridiqa.utils.hub import HubRepository, pushing_to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import logging
 import math
 import os
 import textwrap
@@ -17,8 +18,13 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
-from hybridiqa.models.hub_code import open_image, read_file
-from hybridiqa.utils.atomic import open_atomically
+from hybridiqa.inference.engine import Engine
+from hybridiqa.inference.scoring import PatchChoice, ScoredSource
+from hybridiqa.models.hub_code import load_image, open_image, read_file
+from hybridiqa.utils.atomic import is_within, open_atomically
+from hybridiqa.utils.files import as_text, hash_of
+
+logger = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
@@ -332,3 +338,71 @@ def save_patch_map(drawn: Image.Image, image_path: Path, root: Path, maps_dir: P
     with open_atomically(path) as file:
         drawn.save(file, "PNG", pnginfo=text)
     return path
+
+
+class PatchMaps:
+    """Writes a map of its patches' scores for every picture scored.
+
+    Args:
+        maps_dir: made if it is not there.
+        inputs: files and folders of the run; a folder's tree is kept below `maps_dir`.
+        engine, choice: what scores, and which patches.
+    """
+
+    def __init__(self, maps_dir: Path, inputs: Sequence[str], engine: Engine, choice: PatchChoice):
+        self.maps_dir, self.engine, self.choice = Path(os.path.realpath(maps_dir)), engine, choice
+        self.folders = [Path(name) for name in inputs if Path(name).is_dir()]
+
+    def write(self, path: Path, result: ScoredSource) -> None:
+        """Write the map of one picture that was scored now; one that has changed since gets none, which is logged."""
+        try:
+            data = read_file(path)
+        except (OSError, ValueError) as error:
+            logger.warning("no map of %s: %s", as_text(path), getattr(error, "strerror", None) or error)
+            return
+        if hash_of(data) != result.row.content_hash:
+            logger.warning("no map of %s: it was changed after it was scored", as_text(path))
+            return
+        image = load_image(data)
+        boxes = self.engine.image_processor.patch_boxes(
+            *image.size, sampling=self.choice.sampling, num_patches=self.choice.num_patches
+        )
+        drawn = draw_patch_map(image, boxes, result.patch_scores, result.row.score, self.engine.config.score_range)
+        save_patch_map(drawn, path, _root_of(path, self.folders), self.maps_dir)
+
+
+def check_maps_dir(maps_dir: Path) -> None:
+    """Raise ValueError unless maps can be written there: a folder, or a free name that can become one."""
+    real = Path(os.path.realpath(maps_dir))
+    place = next(place for place in (real, *real.parents) if os.path.lexists(place))
+    if not place.is_dir():
+        kind = "file" if place == real else "place below a file"
+        raise ValueError(f"--map must be a folder, got the {kind} {maps_dir}")
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"--map: {place} cannot be written to")
+
+
+def _root_of(path: Path, folders: Sequence[Path]) -> Path:
+    """Return the folder whose tree a picture's map repeats."""
+    return next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
+
+
+def check_maps_apart(maps_dir: Path, inputs: Sequence[str], paths: Sequence[Path], progress_dir: Path | None) -> None:
+    """Raise ValueError for maps that the next run would score, or that would lie among unfinished rows.
+
+    Args:
+        inputs: files and folders of the run.
+        paths: of the pictures in them.
+        progress_dir: of those rows, if there is such a folder.
+    """
+    folders = [Path(name) for name in inputs if Path(name).is_dir()]
+    places = {Path(os.path.relpath(path.parent, _root_of(path, folders))) for path in paths}
+    for place in sorted({maps_dir, *(maps_dir / place for place in places)}):
+        for folder in folders:
+            if is_within(place, folder):
+                raise ValueError(
+                    f"--map {maps_dir}: maps would lie in the scored folder {folder}, and be scored as pictures by the "
+                    "next run; give a folder outside of it"
+                )
+        if progress_dir and is_within(place, progress_dir):
+            raise ValueError(f"--map {maps_dir}: maps would lie in {progress_dir}, where --output keeps its rows")

@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from hybridiqa.organize.journal import Action, Journal
-from hybridiqa.organize.splices import Splice, apply_splices
+from hybridiqa.organize.journal import Action, Journal, Splice, apply_splices
 from hybridiqa.utils.atomic import rename_without_overwriting, sync_to_disk, write_new_file
 from hybridiqa.utils.files import as_text, content_hash, hash_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hybridiqa.organize.splices import Splice
+from hybridiqa.organize.journal import Splice
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 POSITIONS = ("first", "last")

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
-from hybridiqa.organize.splices import Splice, splice_between
+from hybridiqa.organize.journal import Splice, splice_between
 
 KEYWORD = b"hybridIQA"
 NAMESPACE = b"https://huggingface.co/hybridIQA/ns/1.0/"  # a name, not an address: XML asks for one that is ours alone

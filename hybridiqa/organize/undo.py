@@ -13,8 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from hybridiqa.organize.actions import move, reason_of, rewrite
-from hybridiqa.organize.journal import Action
-from hybridiqa.organize.splices import reverse_splices
+from hybridiqa.organize.journal import Action, reverse_splices
 from hybridiqa.utils.atomic import placeholder
 from hybridiqa.utils.files import content_hash, hash_of
 

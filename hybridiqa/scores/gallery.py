@@ -19,8 +19,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hybridiqa.models.hub_code import decode_file, read_file
-from hybridiqa.scores.report import best_first, failures, on_one_line
-from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.scores.score_file import ScoreRow, best_first, failures, on_one_line
 from hybridiqa.utils.atomic import open_atomically, resolve_output
 from hybridiqa.utils.files import as_text, hash_of, path_of, what_is_no_file
 

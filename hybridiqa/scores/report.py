@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
+import logging
 import math
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
 
-from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.scores.score_file import ScoreRow, best_first, failures, on_one_line
+from hybridiqa.utils.atomic import is_same_place, is_within, resolve_output, write_text_atomically
+
+logger = logging.getLogger(__name__)
+ERRORS_HEADER = ("path", "error")
+MAX_HEADER = 100  # letters that are read of a file that may be anything
+MAP = "--map"
 
 NUM_SHOWN_WHOLE = 20  # images; a terminal shows the best and the worst half as many where there are more
 NUM_FAILURES_SHOWN = 10
 MAX_BINS = 16  # of the histogram: half a point each on the whole 1-9 scale
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 SHORTEST_PATH = 24  # columns, however narrow the terminal is
-
-
-def on_one_line(text: str) -> str:
-    """The text with what would break a line, or steer a terminal, written as an escape."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def best_first(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """The rows that have a score and whose file is there, from the highest score to the lowest, ties by path."""
-    present = (row for row in rows if row.score is not None and not row.vanished)
-    return sorted(present, key=lambda row: (-row.score, row.path))
-
-
-def failures(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """The rows that tell why there is no score, of files that are there."""
-    return [row for row in rows if row.error is not None and not row.vanished]
 
 
 def _num_columns(char: str) -> int:
@@ -166,3 +161,41 @@ def print_report(rows: Sequence[ScoreRow], is_terminal: bool) -> None:
     if len(scored) > 1:
         print()
         _print_histogram([row.score for row in scored], width)
+
+
+def check_errors_path(path: Path) -> None:
+    """Raise ValueError unless a list of errors can be written there: a free name, or that of such a list."""
+    if not resolve_output(path, "--errors").exists():
+        return
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        header = file.readline(MAX_HEADER).rstrip("\r\n")
+    if header != ",".join(ERRORS_HEADER):
+        raise ValueError(f"--errors: {path} is there already and no list of errors; nothing is overwritten")
+
+
+def write_errors(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """A CSV of what could not be scored, and why."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([ERRORS_HEADER, *((row.path, row.error) for row in rows if row.error is not None)])
+    write_text_atomically(path, text.getvalue())
+
+
+def check_apart(outputs: dict[str, Path], inputs: Sequence[str], progress_dir: Path | None) -> None:
+    """Raise ValueError where one output would take the place of another one, of an input, or of unfinished rows.
+
+    Args:
+        outputs: files and folders by option.
+        inputs: files and folders of the run.
+        progress_dir: the folder of unfinished rows, if there is one.
+    """
+    for (name, path), (other_name, other) in combinations(outputs.items(), 2):
+        if is_same_place(path, other):
+            raise ValueError(f"{other_name} {other} and {name} {path} are one file: each needs a place of its own")
+        for inner, inner_name, outer, outer_name in ((path, name, other, other_name), (other, other_name, path, name)):
+            if outer_name != MAP and is_within(inner, outer):
+                raise ValueError(f"{inner_name} {inner} lies below {outer_name} {outer}, which is to be a file")
+    for name, path in outputs.items():
+        if progress_dir and is_within(path, progress_dir):
+            raise ValueError(f"{name} {path} lies in {progress_dir}, where --output keeps its rows")
+        if name != MAP and path.exists() and (given := [file for file in inputs if is_same_place(path, Path(file))]):
+            raise ValueError(f"{name} {path} is the input {given[0]}; nothing is overwritten")

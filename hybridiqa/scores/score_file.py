@@ -1,6 +1,6 @@
 """The file of scores: one row an image and scorer, sorted by path, in CSV, JSON lines or Parquet.
 
-What a run adds while it goes on stands in `hybridiqa/scores/progress.py`.
+What a run adds while it goes on stands in `hybridiqa/scores/ledger.py`.
 """
 
 from __future__ import annotations
@@ -240,3 +240,19 @@ def of_one_scorer(rows: Sequence[ScoreRow], scorer: str | None = None) -> list[S
     if scorer is not None and scorer not in scorers:
         raise ValueError(f"there are no scores of {scorer!r}, accepted is one of: {'; '.join(scorers)}")
     return [row for row in rows if scorer in (None, row.scorer)]
+
+
+def on_one_line(text: str) -> str:
+    """The text with what would break a line, or steer a terminal, written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def best_first(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """The rows that have a score and whose file is there, from the highest score to the lowest, ties by path."""
+    present = (row for row in rows if row.score is not None and not row.vanished)
+    return sorted(present, key=lambda row: (-row.score, row.path))
+
+
+def failures(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """The rows that tell why there is no score, of files that are there."""
+    return [row for row in rows if row.error is not None and not row.vanished]

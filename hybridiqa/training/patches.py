@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.data.loading import ResidentImages
 from hybridiqa.training.blocks import PatchBlocks
 from hybridiqa.training.resize import resize_boxes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.data.loading import ResidentImages
 
 CHUNK_BYTES = 2**28  # of float32 pixels held at a time: the boxes of a chunk are padded to its largest
 

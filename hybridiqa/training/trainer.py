@@ -16,17 +16,16 @@ from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from torch import nn
+from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hybridiqa.data.folders import group_namer
-from hybridiqa.data.loading import load_resident
-from hybridiqa.data.resident_images import ResidentImages
+from hybridiqa.data.loading import ResidentImages, load_resident
 from hybridiqa.training import checkpoints
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import RandomPatches, balanced_repeats
-from hybridiqa.training.ranking_loss import ranking_loss
 from hybridiqa.training.stopping import Stopped, StopSignals
 from hybridiqa.utils.runtime import first_line
 from metrics.iqa.iqa import compute_metrics
@@ -36,6 +35,26 @@ logger = get_logger(__name__)
 GROUP_NAMES = ("backbone", "hyper_network")  # of the optimiser's parameter groups, in their order
 STEPS_PER_LOOK = 4  # between two questions to all processes whether to stop, where an answer waits for the device
 SHOWN_METRICS = ("srcc", "plcc", "krcc", "rmse", "srcc_within_group")  # in a line of the log; the files hold them all
+
+
+def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) within blocks.
+
+    For every pair of a block whose labels differ, log(1 + exp(worse score - better score)); averaged over the partners
+    of each patch, then over all patches. A patch without a partner counts 0, so that the loss of a batch is the mean of
+    its parts' losses, weighted by their numbers of patches, where no block is torn apart.
+
+    Args:
+        scores, labels: `(patches,)`.
+        blocks: `(patches,)`, whole numbers; patches of one number are compared.
+
+    Returns:
+        A scalar.
+    """
+    is_better = (labels.unsqueeze(1) > labels) & (blocks.unsqueeze(1) == blocks)  # (patches, patches)
+    losses = functional.softplus(scores - scores.unsqueeze(1)).masked_fill(~is_better, 0.0)
+    num_partners = (is_better | is_better.T).sum(dim=1)  # (patches,)
+    return ((losses + losses.T).sum(dim=1) / num_partners.clamp(min=1)).mean()
 
 
 @dataclass

@@ -17,8 +17,7 @@ from typing import Any
 
 import gradio as gr
 
-from hybridiqa.scores.report import best_first
-from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.scores.score_file import ScoreRow, best_first
 from hybridiqa.webapp.fragments import UNDO, choose_label, pairs_of, word_of
 from hybridiqa.webapp.labelling import ORDERS
 from hybridiqa.webapp.session import Filter, Visit

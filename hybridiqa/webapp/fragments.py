@@ -16,8 +16,8 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hybridiqa.data.folders import ABSOLUTE_SCORES, NUM_BINS_PER_LADDER, SCORE_OFFSETS
-from hybridiqa.scores.report import best_first, count_in_bins, failures, on_one_line
-from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.scores.report import count_in_bins
+from hybridiqa.scores.score_file import ScoreRow, best_first, failures, on_one_line
 from hybridiqa.utils.files import as_text
 from hybridiqa.webapp.labelling import SKIPPED, Label, score_of_bin
 from hybridiqa.webapp.session import Visit

@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.data_classes import ListFiles
 
 from hybridiqa.models.loading import UntrustedCodeError
-from hybridiqa.scores.report import best_first
+from hybridiqa.scores.score_file import best_first
 from hybridiqa.utils.files import has_image_suffix, path_of
 from hybridiqa.webapp.api import SCORING_SLOTS, add_api, uploads_with_names, with_errors
 from hybridiqa.webapp.fragments import (

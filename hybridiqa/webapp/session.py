@@ -15,8 +15,7 @@ from hybridiqa.inference.patch_maps import crop_patch, draw_over_picture
 from hybridiqa.inference.scoring import ScoredSource
 from hybridiqa.models.hub_code import load_image, open_image
 from hybridiqa.scores.gallery import encode_thumbnail
-from hybridiqa.scores.report import best_first
-from hybridiqa.scores.score_file import ScoreRow, write_scores
+from hybridiqa.scores.score_file import ScoreRow, best_first, write_scores
 from hybridiqa.utils.atomic import open_atomically
 from hybridiqa.utils.files import as_text, hash_of, path_of
 from hybridiqa.webapp.labelling import Label, LabelFolder, in_order
