@@ -30,13 +30,12 @@ from pathlib import Path
 import torch
 from datasets import disable_progress_bars
 
-from hybridiqa.benchmarks.precision import measure_precision
-from hybridiqa.benchmarks.report import build_report, print_report
-from hybridiqa.benchmarks.scoring import measure_scoring
+from hybridiqa.benchmarks.scoring import measure_precision, measure_scoring
+from hybridiqa.benchmarks.timing import build_report, print_report
 from hybridiqa.benchmarks.training import DEFAULT_BATCH_SIZES, measure_training
-from hybridiqa.evaluation.ranking_benchmark import run_ranking
+from hybridiqa.evaluation.ranking import run_ranking
 from hybridiqa.evaluation.readme_tables import write_tables
-from hybridiqa.evaluation.robustness_benchmark import run_robustness
+from hybridiqa.evaluation.robustness import run_robustness
 from hybridiqa.evaluation.scorers import KINDS
 from hybridiqa.models.hyperiqa_weights import DEPTHS
 from hybridiqa.utils.atomic import check_new_folder, resolve_output, write_json

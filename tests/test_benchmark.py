@@ -13,7 +13,6 @@ from test_convert_checkpoint import NUMBERS, RECORDED, original_state_dict
 from torchvision.transforms.functional import normalize
 
 import benchmark
-from hybridiqa.benchmarks.pictures import make_pictures
 from hybridiqa.benchmarks.published import (
     MEAN,
     STANDARD_DEVIATION,
@@ -22,10 +21,12 @@ from hybridiqa.benchmarks.published import (
     PublishedTrainer,
     build_loader,
     predict,
+    published_score,
+    published_score_in_one_batch,
+    seeded_network,
     to_device,
 )
-from hybridiqa.benchmarks.published_scoring import published_score, published_score_in_one_batch, seeded_network
-from hybridiqa.benchmarks.timing import Row, memory_row, speed_row, take_turns
+from hybridiqa.benchmarks.timing import Row, make_pictures, memory_row, speed_row, take_turns
 from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
 
 

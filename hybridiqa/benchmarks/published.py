@@ -1,26 +1,38 @@
-"""The published training, written down to be measured against: its input pipeline, its network and its step.
+"""Published training and scoring, written down to be measured against: input pipeline, network, step, and demo.
 
-Nothing here trains anybody's model: `benchmark.py training` times it beside ours, and a test holds its network to the
-numbers recorded from the original. The names of its weights are those of the published checkpoints (hyperIQA, Su et
-al., CVPR 2020), which is why they do not follow ours.
+Nothing here trains or scores for anybody: `benchmark.py training` and `scoring` time it beside ours, and a test holds
+its network to the numbers recorded from the original. The names of its weights are those of the published checkpoints
+(hyperIQA, Su et al., CVPR 2020), which is why they do not follow ours. For every patch the demo opens the file anew,
+cuts a random crop and runs it through the network alone, gradients on.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models.resnet import Bottleneck, ResNet
+
+from hybridiqa.models.hub_code import open_image
 
 PATCH_SIZE = 224  # pixels
 MEAN, STANDARD_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 LDA_WIDTH, HYPER_CHANNELS = 16, 112
 TARGET_WIDTHS = (224, 112, 56, 28, 14, 1)
 LEARNING_RATE, HYPER_LEARNING_RATE_FACTOR, WEIGHT_DECAY = 2e-5, 10, 5e-4
+
+NUM_PATCHES = 25
+HEADS = ("conv1.", "fc", "res.lda")  # all that is not the ResNet
+random_patch = transforms.Compose(
+    [transforms.RandomCrop(PATCH_SIZE), transforms.ToTensor(), transforms.Normalize(MEAN, STANDARD_DEVIATION)]
+)
 
 
 class PublishedPatches(Dataset):
@@ -229,3 +241,44 @@ class PublishedTrainer:
         self.losses.append(loss.item())
         loss.backward()
         self.optimizer.step()
+
+
+def open_picture(path: Path) -> Image.Image:
+    """As the published loader does."""
+    with open(path, "rb") as file:
+        return open_image(file).convert("RGB")
+
+
+def published_score(
+    network: PublishedHyperNetwork, path: Path, device: torch.device | str, num_patches: int = NUM_PATCHES
+) -> float:
+    """The mean over random crops, which the global seed decides."""
+    patch_scores = []
+    for _ in range(num_patches):
+        pixel_values = random_patch(open_picture(path)).to(device).clone().detach().unsqueeze(0)  # (1, 3, 224, 224)
+        patch_scores.append(float(predict(network, pixel_values).item()))
+    return statistics.fmean(patch_scores)
+
+
+def published_score_in_one_batch(
+    network: PublishedHyperNetwork, path: Path, device: torch.device | str, num_patches: int = NUM_PATCHES
+) -> float:
+    """The same with one read of the file and all crops in one batch."""
+    picture = open_picture(path)
+    pixel_values = torch.stack([random_patch(picture) for _ in range(num_patches)]).to(device)
+    return float(predict(network, pixel_values).mean().item())
+
+
+def seeded_network(depths: list[int], seed: int = 0) -> PublishedHyperNetwork:
+    """A network in evaluation mode, with random weights under which scores differ and do not explode."""
+    torch.manual_seed(seed)
+    network = PublishedHyperNetwork(depths).eval()
+    gain = sum(depths) ** -0.5  # of the end of a residual block: their sum neither grows nor vanishes with the depth
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.constant_(module.weight, gain if name.endswith("bn3") else 1.0)
+        elif name.startswith(HEADS) and hasattr(module, "weight"):
+            torch.nn.init.kaiming_normal_(module.weight)  # torch's default start lets all patches score alike
+    return network

@@ -1,4 +1,4 @@
-"""Scoring beside the published demo, from a PNG file to its score, with the same weights on all sides but one."""
+"""Scoring speed beside the published demo, from a PNG file to its score, and precision beside float32."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hybridiqa.benchmarks.pictures import make_pictures
-from hybridiqa.benchmarks.published import PublishedHyperNetwork
-from hybridiqa.benchmarks.published_scoring import (
+from hybridiqa.benchmarks.published import (
+    PublishedHyperNetwork,
     published_score,
     published_score_in_one_batch,
     seeded_network,
 )
-from hybridiqa.benchmarks.timing import Row, speed_row, take_turns
+from hybridiqa.benchmarks.timing import Row, make_pictures, speed_row, take_turns
 from hybridiqa.inference.engine import Engine, load_engine
 from hybridiqa.inference.onnx_export import (
     describe,
     description_of,
     export_network,
+    find_pictures,
     int8_description,
     quantize_backbone,
 )
 from hybridiqa.models.hub_code import load_image
 from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
 from hybridiqa.utils.runtime import ROOT, choose_device, import_optional
+from metrics.iqa.iqa import compute_metrics
 
 SCORE_RANGE = [1.0, 9.0]
 NUM_CALIBRATION_PICTURES = 4  # random weights rank nothing: only the speed of int8 is of interest
@@ -170,3 +173,36 @@ def measure_scoring(args: Namespace) -> tuple[list[Row], dict[str, float]]:
         rows += layout_rows
         facts |= layout_facts
     return rows, facts
+
+
+def load_engines(args: Namespace) -> dict[str, Engine]:
+    """By name, float32 first, of which the others are judged."""
+    engines = {
+        "fp32": load_engine(args.model, device=args.device),
+        "bf16": load_engine(args.model, device=args.device, dtype="bfloat16"),
+    }
+    if args.onnx:
+        engines["openvino_fp32"] = load_engine(args.onnx, "openvino")
+        engines["openvino_bf16"] = load_engine(args.onnx, "openvino", dtype="bfloat16")
+    if args.int8_onnx:
+        engines["int8"] = load_engine(args.int8_onnx, "openvino", dtype="int8")
+    return engines
+
+
+def measure_precision(args: Namespace) -> tuple[list[Row], dict[str, float]]:
+    """Rank correlation with the scores in float32, and the largest difference, of every precision."""
+    paths = find_pictures(args.images, args.num_images)
+    if len(paths) < 2:
+        raise ValueError(f"--images must hold at least 2 pictures, got {len(paths)}")
+    engines = load_engines(args)
+    scores = {name: [] for name in engines}
+    for path in tqdm(paths, unit="image", disable=None, leave=False):
+        patches = engines["fp32"].image_processor.extract_patches(path).unsqueeze(0)  # (1, patches, 3, height, width)
+        for name, engine in engines.items():
+            scores[name].append(torch.mean(engine.score_patches(patches)).item())
+    expected = np.asarray(scores.pop("fp32"))
+    facts = {"num_images": float(len(paths))}
+    for name, values in scores.items():
+        facts[f"rank_correlation_{name}"] = compute_metrics(values, expected)["srcc"]
+        facts[f"largest_difference_{name}"] = float(np.abs(np.asarray(values) - expected).max())
+    return [], facts

@@ -19,9 +19,8 @@ from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ResNetConfig
 
-from hybridiqa.benchmarks.pictures import make_pictures
 from hybridiqa.benchmarks.published import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
-from hybridiqa.benchmarks.timing import Row, memory_row, speed_row, take_turns, time_call
+from hybridiqa.benchmarks.timing import Row, make_pictures, memory_row, speed_row, take_turns, time_call
 from hybridiqa.data.loading import ResidentImages
 from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.hyperiqa_weights import DEPTHS

@@ -1,4 +1,4 @@
-"""A dataset -> Parquet files that hold the pictures themselves, and a card, on the Hub: all in one commit."""
+"""Datasets on the Hub: Parquet files that hold the images themselves, and a card, all in one commit."""
 
 from __future__ import annotations
 

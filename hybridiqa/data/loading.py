@@ -1,4 +1,4 @@
-"""Open what prepare_dataset.py wrote, and hand it to torch on a device."""
+"""Prepared datasets, opened and decoded into memory of a device."""
 
 from __future__ import annotations
 

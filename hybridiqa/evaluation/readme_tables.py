@@ -13,8 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hybridiqa.evaluation.robustness import GROUPS_OF_FAMILIES
-from hybridiqa.evaluation.robustness_benchmark import families_of, mean_score_table, ordering_table, stability_table
-from hybridiqa.evaluation.tables import agreement_table, difference_table, markdown_table
+from hybridiqa.evaluation.tables import (
+    agreement_table,
+    difference_table,
+    families_of,
+    markdown_table,
+    mean_score_table,
+    ordering_table,
+    stability_table,
+)
 from hybridiqa.utils.atomic import write_text_atomically
 from hybridiqa.utils.runtime import ROOT
 

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import logging
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from hybridiqa.data.loading import HASH_LENGTH
 from hybridiqa.distortions.held_out import UNSEEN_FAMILIES, check_jpeg2000
 from hybridiqa.distortions.synthesis import picture_seed, read_clean
 from hybridiqa.distortions.trained import (
@@ -25,7 +28,11 @@ from hybridiqa.distortions.trained import (
     has_effect,
     through_codec,
 )
-from hybridiqa.utils.files import as_text
+from hybridiqa.evaluation.scorers import ScorerOptions, load_scorers
+from hybridiqa.evaluation.tables import _csv_rows, robustness_markdown, write_csv
+from hybridiqa.utils.atomic import new_folder, write_json
+from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, walk_files
+from hybridiqa.utils.runtime import choose_device, describe_run
 
 logger = logging.getLogger(__name__)
 
@@ -312,3 +319,57 @@ def mean_scores(versions: Sequence[Version], scores: Sequence[float]) -> list[fl
     levels = [clean, *np.moveaxis(damaged, -1, 0)]
     present = [level[~np.isnan(level)] for level in levels]
     return [float(level.mean()) if len(level) else float("nan") for level in present]
+
+
+def hash_pictures(root: Path, paths: list[Path]) -> str:
+    """16 hexadecimal digits over the pictures' names below the folder and their bytes."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{as_text(path.relative_to(root).as_posix())} {content_hash(path)}\n".encode())
+    return digest.hexdigest()[:HASH_LENGTH]
+
+
+def run_robustness(args: Namespace) -> str:
+    """Measure and write everything; returns the report in Markdown.
+
+    Raises:
+        ValueError: wrong usage, found before the long work as far as it can be, or nothing to measure.
+    """
+    root = Path(args.images)
+    if not root.is_dir():
+        raise ValueError(f"--images must be a folder, got {args.images}")
+    paths = [path for path in walk_files(root) if has_image_suffix(path)]
+    if not paths:
+        raise ValueError(f"no images in the folder {args.images}")
+    pictures = DamagedPictures(paths, root, args.seed, args.max_size)
+    with new_folder(args.output_dir) as unfinished:
+        options = ScorerOptions(
+            args.device, args.num_patches, args.batch_size, args.num_workers, args.trust_remote_code
+        )
+        scorers, results, columns = load_scorers(args.model, options), {}, []
+        if unable := [model for model, scorer in scorers.items() if scorer.needs_prompts]:
+            raise ValueError(f"--images have no prompts, which {', '.join(unable)} needs")
+        for model, scorer in scorers.items():
+            scores = scorer.score(pictures)
+            columns.append(scores)
+            results[model] = {
+                "description": scorer.description,
+                "ordering": ordering(pictures.versions, scores, args.num_resamples, args.seed),
+                "stability": stability(pictures.versions, scores),
+                "mean_scores": mean_scores(pictures.versions, scores),
+                "unscored": [pictures.names[index] for index in np.flatnonzero(np.isnan(scores))],
+            }
+        report = {
+            "kind": "robustness",
+            **describe_run(args.command_line, choose_device(args.device)),
+            "num_pictures": len(paths),
+            "data_hash": hash_pictures(root, paths),
+            "seed": args.seed,
+            "models": results,
+        }
+        write_json(unfinished / "report.json", report)
+        (unfinished / "report.md").write_text(robustness_markdown(report) + "\n", encoding="utf-8")
+        header = ["model", "damage or change", "severity", "measure", "value", "low", "high"]
+        write_csv(unfinished / "metrics.csv", header, _csv_rows(report))
+        write_csv(unfinished / "scores.csv", ["version", *scorers], zip(pictures.names, *columns, strict=True))
+    return robustness_markdown(report)

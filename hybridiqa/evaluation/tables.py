@@ -1,4 +1,4 @@
-"""What `benchmark.py ranking` and `robustness` leave: a report in Markdown and JSON, all numbers and scores as CSV."""
+"""Reports of `benchmark.py ranking` and `robustness`: tables in Markdown, numbers and scores as CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hybridiqa.distortions.trained import SEVERITIES
 from metrics.iqa.iqa import is_defined
+
+MEASURES = {"clean_over_damaged": "clean over damaged", "mild_over_strong": "milder over stronger"}
 
 TITLES = {
     "srcc_within_group": "SRCC within group",
@@ -135,3 +138,91 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> No
         writer.writerow(header)
         for row in rows:
             writer.writerow(["" if isinstance(cell, float) and not is_defined(cell) else cell for cell in row])
+
+
+def families_of(report: dict) -> list[str]:
+    """What the report has measures of: groups of families (`robustness.GROUPS_OF_FAMILIES`) first, then families."""
+    result = next(iter(report["models"].values()))
+    return list(dict.fromkeys(row["families"] for row in result["ordering"]))
+
+
+def _ordering_rows(report: dict, families: list[str], severities: list[int | None]) -> Iterator[list[str]]:
+    for family in families:
+        for severity in severities:
+            for model, result in report["models"].items():
+                row = next(
+                    row for row in result["ordering"] if (row["families"], row["severity"]) == (family, severity)
+                )
+                shown = [with_interval(row[measure]) for measure in MEASURES]
+                yield [family, *([] if severity is None else [str(severity)]), model, *shown]
+
+
+def ordering_table(report: dict, families: list[str] | None = None) -> str:
+    """One line a family and model, over all severities."""
+    families = families or families_of(report)
+    return markdown_table(["damage", "model", *MEASURES.values()], list(_ordering_rows(report, families, [None])))
+
+
+def stability_table(report: dict) -> str:
+    """One line a change and model."""
+    changes = [row["change"] for row in next(iter(report["models"].values()))["stability"]]
+    rows = []
+    for index, change in enumerate(changes):
+        for model, result in report["models"].items():
+            row = result["stability"][index]
+            shown = (number(row[name]) for name in ("median", "percentile_95", "relative_median"))
+            rows.append([change, model, *shown])
+    return markdown_table(["change", "model", "median", "95th percentile", "median / spread of its scores"], rows)
+
+
+def mean_score_table(report: dict) -> str:
+    """One line a model: its mean score of clean pictures and of each severity."""
+    rows = [
+        [model, *(number(score, 2) for score in result["mean_scores"])] for model, result in report["models"].items()
+    ]
+    return markdown_table(["mean score", "clean", *(f"severity {severity}" for severity in SEVERITIES)], rows)
+
+
+def _unscored_lines(report: dict) -> list[str]:
+    """One line that names the versions without a score, and the models that have none; nothing where all have one."""
+    models_of = {}
+    for model, result in report["models"].items():
+        for name in result["unscored"]:
+            models_of.setdefault(name, []).append(model)
+    if not models_of:
+        return []
+    shown = ", ".join(f"{name} ({', '.join(models)})" for name, models in models_of.items())
+    return [f"No score (a damage without effect, or no whole picture), left out: {shown}"]
+
+
+def robustness_markdown(report: dict) -> str:
+    """The whole report."""
+    by_severity = list(_ordering_rows(report, families_of(report), [*SEVERITIES]))
+    return "\n\n".join(
+        [
+            "# Robustness",
+            f"`{report['command']}`",
+            f"Commit {report['commit']}, {report['device']}. {report['num_pictures']} pictures, data hash "
+            f"{report['data_hash']}. Intervals are 95 %, over pictures; a tie counts as wrong.",
+            *(f"- {model}: {result['description']}" for model, result in report["models"].items()),
+            *_unscored_lines(report),
+            ordering_table(report),
+            "How much the score changes where it should not:",
+            stability_table(report),
+            mean_score_table(report),
+            "By severity; milder over stronger tells of this severity over all stronger ones:",
+            markdown_table(["damage", "severity", "model", *MEASURES.values()], by_severity),
+        ]
+    )
+
+
+def _csv_rows(report: dict) -> Iterator[list]:
+    for model, result in report["models"].items():
+        for row in result["ordering"]:
+            for measure in MEASURES:
+                low, high = row[measure]["interval"]
+                severity = row["severity"] or "all"
+                yield [model, row["families"], severity, measure, row[measure]["value"], low, high]
+        for row in result["stability"]:
+            for measure in ("median", "percentile_95", "relative_median"):
+                yield [model, row["change"], "", measure, row[measure], "", ""]

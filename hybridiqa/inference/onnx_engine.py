@@ -1,4 +1,4 @@
-"""Scoring with ONNX Runtime or OpenVINO, on the CPU, from what `export.py` makes."""
+"""Engines for ONNX Runtime and OpenVINO, on the CPU, and what an .onnx file of `export.py` says about itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint -> an ONNX network that scores patches, in one piece, and how far its scores are from torch's."""
+"""Export of a checkpoint to one ONNX file, in float32 or calibrated int8, compared with torch's scores."""
 
 from __future__ import annotations
 

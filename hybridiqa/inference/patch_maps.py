@@ -1,4 +1,4 @@
-"""A picture with its patches' scores laid over it, and its worst and best patch beside it, as a PNG file."""
+"""Patch maps: PNG files that show an image, its patches' scores laid over it, and its worst and best patch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model and its classes, loaded the way users load them: through the Auto classes and the Hub files."""
+"""Checkpoints, loaded with the code that is trusted, and their fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All scores around a run: what was known before, what it adds, and the one file of scores at its end."""
+"""Ledger of a run: the scores known before, the rows it adds as it goes on, and the one file of scores at its end."""
 
 from __future__ import annotations
 

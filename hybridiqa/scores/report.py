@@ -1,4 +1,4 @@
-"""What a run prints: the table of scores; on a terminal a short form of it, and how the scores are distributed."""
+"""Output of a run besides the file of scores: the table and distribution it prints, and its list of errors."""
 
 from __future__ import annotations
 
