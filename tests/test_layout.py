@@ -1,6 +1,8 @@
 """Layers of the packages: imports point down only, none goes round in a circle, `__init__.py` imports nothing."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -68,3 +70,9 @@ def test_packages_import_nothing_by_themselves():
 def test_the_test_of_imports_sees_those_that_point_up(tmp_path):
     (tmp_path / "module.py").write_text("def load():\n    from hybridiqa.webapp import page\n")
     assert imported_modules(tmp_path / "module.py") == {"hybridiqa.webapp.page"}
+
+
+def test_sorting_and_utilities_load_no_torch():
+    modules = ["organize", "hybridiqa.utils.runtime", "hybridiqa.scores.score_file"]
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
