@@ -1,1 +1,1 @@
-"""What the doors of hybridIQA are built of: one idea a file."""
+"""Packages that the scripts of hybridIQA are built of."""

@@ -1,1 +1,1 @@
-"""A labelled source -> a dataset in memory."""
+"""Labelled sources, made into datasets in memory."""

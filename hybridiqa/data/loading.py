@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 HASHED_COLUMNS = ("path", "score", "group")
 HASH_LENGTH = 16
 MEMORY_SHARE = 0.5  # of the device's free memory that pictures may take; the rest is for the model and its gradients
-
 NEEDED_COLUMNS = ("image", "score")
 
 

@@ -1,1 +1,1 @@
-"""Clean images -> distorted versions."""
+"""Distorted versions of clean images."""

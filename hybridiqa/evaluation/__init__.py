@@ -1,1 +1,1 @@
-"""How well scorers judge."""
+"""Agreement of scorers with people, and their robustness."""

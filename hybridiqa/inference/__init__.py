@@ -1,1 +1,1 @@
-"""Images -> scores."""
+"""Scoring of images, from file to score."""

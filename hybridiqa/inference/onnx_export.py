@@ -28,11 +28,11 @@ from hybridiqa.utils.files import has_image_suffix, walk_files
 from hybridiqa.utils.runtime import import_optional
 from metrics.iqa.iqa import compute_metrics
 
+logger = logging.getLogger(__name__)
+
 MIN_IMAGES = 10
 PATCHES_AN_IMAGE = 5  # to calibrate on, spread over those that are scored
 BACKBONE_PREFIX = "/model/backbone/"  # of the names of its nodes
-logger = logging.getLogger(__name__)
-
 OPSET = 17  # the first with layer normalisation as one operation
 PARITY_BATCH_SIZES = (1, 5, 7)
 

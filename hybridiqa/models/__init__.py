@@ -1,1 +1,1 @@
-"""A checkpoint, opened and described."""
+"""Checkpoints, opened and described."""

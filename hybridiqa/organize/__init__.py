@@ -1,1 +1,1 @@
-"""Scores -> files sorted, tagged and marked."""
+"""Files sorted, tagged and marked by their scores."""

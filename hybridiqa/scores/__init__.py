@@ -1,1 +1,1 @@
-"""The file of scores, and what is shown of it."""
+"""The file of scores, and its reports."""

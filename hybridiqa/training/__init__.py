@@ -1,1 +1,1 @@
-"""A dataset -> a model."""
+"""Training of a model on a dataset."""

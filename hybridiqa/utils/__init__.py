@@ -1,1 +1,1 @@
-"""What any program needs: files, tables, plots, the Hub, and how a process runs."""
+"""Tools for any program: files, tables, plots, the Hub, and the running environment."""

@@ -24,7 +24,6 @@ from hybridiqa.utils.files import content_hash
 NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 
 TEMPORARY_PREFIX = ".hybridiqa-"
-
 UNFINISHED_SUFFIX = ".unfinished"
 # Of the name that is replaced, in a temporary one: with at most 4 bytes each they leave room for the random part in the
 # 255 bytes that file systems allow.
@@ -82,11 +81,7 @@ def _keep_owner_and_mode(descriptor: int, before: os.stat_result) -> None:
 
 def _sync_folder(folder: Path) -> None:
     with suppress(OSError):  # not every file system, and no Windows, can
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_to_disk(folder)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How a program runs here: its root folder, libraries, device, memory and processes.
+"""Running environment of a program: its root folder, libraries, device, memory and processes.
 
 Importing this loads no torch: what needs it is loaded where it is called.
 """
@@ -25,15 +25,13 @@ from typing import TYPE_CHECKING
 
 from hybridiqa.utils.files import as_text
 
-# An absolute path, or one that leaves the working folder: both tell how somebody's disk is arranged.
-OUTSIDE_PATH = re.compile(r"/|~|\.\.|\\\\|[A-Za-z]:[\\/]")
-
-
 if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parents[2]  # itself a Hub repository, with the embedded checkpoint
 HUB_ID = re.compile(r"\b[\w.-]+\b/\b[\w.-]+\b")  # user/name
+# An absolute path, or one that leaves the working folder: both tell how somebody's disk is arranged.
+OUTSIDE_PATH = re.compile(r"/|~|\.\.|\\\\|[A-Za-z]:[\\/]")
 
 # Numbers of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
