@@ -11,28 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_picture
-from hub_repositories import card_errors
+from documents import README, blocks
+from factories import CHECKPOINT, make_picture, original_state_dict
+from fakes.hub_repositories import card_errors
 from huggingface_hub import ModelCard
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_convert_checkpoint import original_state_dict
-from test_hub_models import CHECKPOINT
 from transformers import ResNetConfig, ResNetModel
 
 from hybridiqa.utils.runtime import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_COPIED = shutil.ignore_patterns(".git", ".*cache", "__pycache__", "recipes", "tests", "*.progress")
 SHORTER = {
     "train.py": ["--num_epochs", "1", "--num_train_patches", "2", "--num_eval_patches", "2", "--num_resamples", "20"]
 }
-
-
-def blocks(language: str, section: str = "") -> list[str]:
-    """The README's code blocks of a language, of all sections or of the one with this title."""
-    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0] if section else README
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
