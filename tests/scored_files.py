@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import organize
+from hybridiqa.commands import organize
 from hybridiqa.scores.score_file import ScoreRow, write_scores
 from hybridiqa.utils.files import as_text
 

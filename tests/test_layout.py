@@ -17,6 +17,7 @@ LAYERS = (  # a package imports those of the lines before its own
     {"scores", "data"},
     {"inference", "training", "organize", "distortions"},
     {"webapp", "evaluation", "benchmarks"},
+    {"commands"},
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 SOURCE = ROOT / "hybridiqa"

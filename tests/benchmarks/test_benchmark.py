@@ -11,7 +11,6 @@ from factories import NUMBERS, RECORDED, make_picture, original_state_dict
 from PIL import Image
 from torchvision.transforms.functional import normalize
 
-import benchmark
 from hybridiqa.benchmarks.published import (
     MEAN,
     STANDARD_DEVIATION,
@@ -26,6 +25,7 @@ from hybridiqa.benchmarks.published import (
     to_device,
 )
 from hybridiqa.benchmarks.timing import Row, make_pictures, memory_row, speed_row, take_turns
+from hybridiqa.commands import benchmark
 from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
 
 

@@ -12,7 +12,7 @@ from factories import NUMBERS, RECORDED, original_state_dict
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-import convert_checkpoint
+from hybridiqa.commands import convert_checkpoint
 from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.hyperiqa_weights import key_table
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from factories import make_picture, make_tiny_model
 
-import export
+from hybridiqa.commands import export
 from hybridiqa.inference.engine import load_engine
 from hybridiqa.inference.onnx_export import find_pictures, read_pictures
 from hybridiqa.utils.runtime import ROOT

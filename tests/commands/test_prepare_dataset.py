@@ -12,9 +12,9 @@ import torch
 from factories import make_picture
 from PIL import Image, ImageOps
 
-import prepare_dataset
+from hybridiqa.commands import prepare_dataset
+from hybridiqa.commands.prepare_dataset import main
 from hybridiqa.data.loading import dataset_on_device, load_prepared
-from prepare_dataset import main
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, PreTrainedModel
 
-import score
+from hybridiqa.commands import score
 from hybridiqa.inference.patch_maps import PatchMaps
 from hybridiqa.inference.scoring import ScoredSource
 from hybridiqa.scores.ledger import ScoreProgress, progress_dir_of

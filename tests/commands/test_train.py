@@ -19,8 +19,7 @@ from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 from transformers import AutoBackbone, AutoModel
 
-import prepare_dataset
-import train
+from hybridiqa.commands import prepare_dataset, train
 from hybridiqa.data.loading import ResidentImages
 from hybridiqa.models.backbones import load_backbone
 from hybridiqa.models.hub_code import hub_class

@@ -10,9 +10,9 @@ from datasets import Dataset, load_from_disk
 from PIL import Image
 from scipy.io import savemat
 
+from hybridiqa.commands.prepare_dataset import main
 from hybridiqa.data.database_reader import PictureFinder, find_list, read_database, recognise, turned_and_scaled
 from hybridiqa.data.databases import DATABASES, LIVE_FOLDERS
-from prepare_dataset import main
 
 
 def save_pictures(root: Path, names: Iterable[str]) -> None:

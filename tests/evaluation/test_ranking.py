@@ -10,8 +10,7 @@ from factories import make_picture, make_tiny_model
 from PIL import Image
 from scipy import stats
 
-import benchmark
-import prepare_dataset
+from hybridiqa.commands import benchmark, prepare_dataset
 from hybridiqa.distortions.trained import FAMILIES
 from hybridiqa.evaluation.datasets import RatedPictures
 from hybridiqa.evaluation.ranking import measure_ranking

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import benchmark
+from hybridiqa.commands import benchmark
 from hybridiqa.evaluation.readme_tables import BLOCK, TABLES, with_tables, write_tables
 from hybridiqa.utils.runtime import ROOT
 

@@ -30,7 +30,7 @@ from transformers import (
     SiglipProcessor,
 )
 
-import score
+from hybridiqa.commands import score
 from hybridiqa.evaluation import reference_scorers
 from hybridiqa.evaluation.scorers import ScoreFile, ScorerOptions, load_scorer, load_scorers, split_label
 from hybridiqa.utils.runtime import ROOT

@@ -17,7 +17,7 @@ from datasets import Dataset, Features, Image
 from factories import make_picture
 from PIL import Image as PILImage
 
-import prepare_dataset
+from hybridiqa.commands import prepare_dataset
 from hybridiqa.data.folders import NOT_AN_IMAGE, ScoredImage, read_picture
 from hybridiqa.data.loading import dataset_on_device, image_sizes, load_resident
 from hybridiqa.data.near_duplicates import fingerprint

@@ -6,7 +6,7 @@ import pytest
 from datasets import DatasetDict, Image, load_dataset, load_from_disk
 from factories import make_split
 
-import score
+from hybridiqa.commands import score
 from hybridiqa.inference import dataset_scoring
 from hybridiqa.scores.ledger import progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow

@@ -10,7 +10,7 @@ from factories import make_picture
 from scored_files import make_files, make_scores, sort, undo
 from trials.organize_trial import manifest
 
-import organize
+from hybridiqa.commands import organize
 from hybridiqa.organize import actions as file_actions
 from hybridiqa.organize.journal import Action, Journal, Splice, read_journal
 

@@ -9,7 +9,7 @@ from PIL import Image
 from scored_files import make_files, make_scores, undo
 from trials.organize_trial import manifest
 
-import organize
+from hybridiqa.commands import organize
 from hybridiqa.organize.score_metadata import read_embedded_score
 from hybridiqa.scores.score_file import ScoreRow, write_scores
 

@@ -7,7 +7,7 @@ import pytest
 from scored_files import make_files, make_scores, sort, undo
 from trials.organize_trial import manifest
 
-import organize
+from hybridiqa.commands import organize
 from hybridiqa.organize.sorting import bin_names, bin_of
 from hybridiqa.scores.score_file import ScoreRow, write_scores
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from trials.kill_and_resume import COMPARED_FILES, TRAIN, make_dataset
 
-import train
+from hybridiqa.commands import train
 from hybridiqa.training import checkpoints
 from hybridiqa.training import report as run_report
 from hybridiqa.training import trainer as training

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from factories import make_picture, make_tiny_model
 
-import score
+from hybridiqa.commands import score
 from hybridiqa.utils.files import as_text
 
 RECORDED = Path(__file__).resolve().parents[1] / "recorded"
