@@ -45,7 +45,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
 NUM_SPLITS = 3

@@ -27,7 +27,7 @@ from torch import nn
 from transformers import AutoBackbone, PreTrainedModel, ResNetConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.utils.files import has_image_suffix, walk_files
 
 CONFIG = ResNetConfig(
@@ -108,9 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     if not paths or args.output_dir.exists():
         print(f"error: {args.images} holds {len(paths)} pictures; {args.output_dir} must be new", file=sys.stderr)
         return 2
-    processor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")(
-        num_patches=PATCHES_PER_IMAGE, sampling="random"
-    )
+    processor = hub_code.HybridIQAImageProcessor(num_patches=PATCHES_PER_IMAGE, sampling="random")
     backbone = build_backbone(processor.image_mean, processor.image_std)
     pixel_values = processor(paths)["pixel_values"].flatten(0, 1)  # (patches, 3, height, width)
     before = backbone(pixel_values[:8]).feature_maps[-1]

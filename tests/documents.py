@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -7,6 +7,7 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from transformers import ConvNextConfig, PreTrainedModel, ResNetConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.models.hyperiqa_weights import key_table
+from hybridiqa.utils.root import ROOT
 
 ROOMS = ("configuration", "image_processing", "image_loading", "image_bounds", "modeling", "pipeline")
 CODE = {f"{room}_hybridiqa.py" for room in ROOMS}
@@ -40,10 +43,15 @@ TINY_SIZES = {
 }
 
 
+def hub_object(name: str) -> Any:
+    """An object of the Hub files that only tests ask for, such as `image_bounds_hybridiqa.MAX_SCANS`."""
+    return get_class_from_dynamic_module(name, str(ROOT))
+
+
 def make_tiny_model(backbone: str = "resnet", seed: int = 0, **fields) -> PreTrainedModel:
     """A model of a few thousand parameters for 64-pixel patches, in evaluation mode."""
     torch.manual_seed(seed)
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     config = model_class.config_class(backbone_config=BACKBONES[backbone], **(TINY_SIZES | fields))
     return model_class(config).eval()
 
@@ -84,7 +92,7 @@ def make_split(first: int, count: int) -> Dataset:
 
 def original_state_dict(depths: list[int], prefix: str = "") -> dict[str, torch.Tensor]:
     """A checkpoint of the original layout with seeded weights; `prefix` as DataParallel leaves it."""
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     config = model_class.config_class(backbone_config={"model_type": "resnet", "depths": depths})
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in model_class(config).state_dict().items()}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 THREADS = {"OMP_NUM_THREADS": "2"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 LAYERS = (  # a package imports those of the lines before its own
     {"utils"},

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from transformers import ResNetConfig, ResNetModel
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 NOT_COPIED = shutil.ignore_patterns(".git", ".*cache", "__pycache__", "recipes", "tests", "*.progress")
 SHORTER = {

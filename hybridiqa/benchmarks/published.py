@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from hybridiqa.models.hub_code import open_image
+from hybridiqa.models import hub_code
 
 PATCH_SIZE = 224  # pixels
 MEAN, STANDARD_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
@@ -246,7 +246,7 @@ class PublishedTrainer:
 def open_picture(path: Path) -> Image.Image:
     """As the published loader does."""
     with open(path, "rb") as file:
-        return open_image(file).convert("RGB")
+        return hub_code.open_image(file).convert("RGB")
 
 
 def published_score(

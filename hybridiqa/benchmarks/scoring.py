@@ -32,9 +32,10 @@ from hybridiqa.inference.onnx_export import (
     int8_description,
     quantize_backbone,
 )
-from hybridiqa.models.hub_code import load_image
+from hybridiqa.models import hub_code
 from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
-from hybridiqa.utils.runtime import ROOT, choose_device, import_optional
+from hybridiqa.utils.root import ROOT
+from hybridiqa.utils.runtime import choose_device, import_optional
 from metrics.iqa.iqa import compute_metrics
 
 SCORE_RANGE = [1.0, 9.0]
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 def our_score(engine: Engine, path: Path, **options) -> float:
     """What `score.py` does with one picture; the options are `extract_patches`'s."""
-    patches = engine.image_processor.extract_patches(load_image(path), **options)
+    patches = engine.image_processor.extract_patches(hub_code.load_image(path), **options)
     return engine.score_patches(patches.unsqueeze(0)).mean().item()
 
 
@@ -105,7 +106,7 @@ def pyiqa_score(layout: str, num_patches: int, device: torch.device) -> Callable
 
     @torch.no_grad()
     def score(path: Path) -> float:
-        return float(network(to_tensor(load_image(path)).unsqueeze(0).to(device)).item())
+        return float(network(to_tensor(hub_code.load_image(path)).unsqueeze(0).to(device)).item())
 
     return score
 
@@ -142,7 +143,7 @@ def compare_scoring(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "picture.png"
-        load_image(make_pictures(1, image_size)[0]).save(path)
+        hub_code.load_image(make_pictures(1, image_size)[0]).save(path)
         sides, engines = build_sides(layout, network, num_patches, folder, device)
         torch.manual_seed(0)
         expected = published_score(network, path, device, num_patches)

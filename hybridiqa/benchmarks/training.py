@@ -22,7 +22,7 @@ from transformers import ResNetConfig
 from hybridiqa.benchmarks.published import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
 from hybridiqa.benchmarks.timing import Row, make_pictures, memory_row, speed_row, take_turns, time_call
 from hybridiqa.data.loading import ResidentImages
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.models.hyperiqa_weights import DEPTHS
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
@@ -69,7 +69,7 @@ class InputPipelines:
         self.published = PublishedPatches(arrays, scores, num_patches, device)
         for index in range(num_images):
             self.published[index * num_patches]  # the first access fills the cache
-        normalize = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")().normalize_patches
+        normalize = hub_code.HybridIQAImageProcessor().normalize_patches
         images = ResidentImages.from_tensors(pictures, device)
         self.ours = RandomPatches(images, scores, num_patches, PatchOptions(PATCH_SIZE), normalize)
 
@@ -104,7 +104,7 @@ class OurTrainer:
 
     def __init__(self, depths: list[int], accelerator: Accelerator):
         self.accelerator = accelerator
-        model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+        model_class = hub_code.HybridIQAModel
         model = model_class(model_class.config_class(backbone_config=ResNetConfig(depths=depths))).train()
         model.to(accelerator.device, memory_format=torch.channels_last)
         defaults = SimpleNamespace(**{option.name: option.default for option in fields(TrainingArguments)})

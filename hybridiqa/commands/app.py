@@ -28,7 +28,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, s
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
 
 from hybridiqa.inference.engine import DTYPES_OF_ENGINES, dtype_named
-from hybridiqa.utils.runtime import ROOT, first_line, import_optional, silence_libraries
+from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.root import ROOT
+from hybridiqa.utils.runtime import first_line, import_optional, silence_libraries
 from hybridiqa.webapp.allowed_hosts import is_loopback, names_of_server
 from hybridiqa.webapp.labelling import LabelFolder
 from hybridiqa.webapp.model_pool import SharedModels
@@ -168,15 +170,15 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     page.block_thread()
 
 
+def run(args: argparse.Namespace) -> None:
+    """Serve the page, with a folder of its own for all that is uploaded, which ends with this program."""
+    with folder_of_server() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        serve(args, folder)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder below is deleted then, too
-    with folder_of_server() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # all that is uploaded ends with this program
-        try:
-            serve(args, folder)
-        except ValueError as error:
-            print(f"app.py: {error}", file=sys.stderr)
-            return 2
-    return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted then, too
+    return exit_status("app.py", lambda: run(args))

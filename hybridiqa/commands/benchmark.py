@@ -39,7 +39,9 @@ from hybridiqa.evaluation.robustness import run_robustness
 from hybridiqa.evaluation.scorers import KINDS
 from hybridiqa.models.hyperiqa_weights import DEPTHS
 from hybridiqa.utils.atomic import check_new_folder, resolve_output, write_json
-from hybridiqa.utils.runtime import ROOT, choose_device, silence_libraries
+from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.root import ROOT
+from hybridiqa.utils.runtime import choose_device, silence_libraries
 
 # Least values of options: the published step needs a batch that squeeze leaves a dimension, and its crops a size.
 LEAST = {
@@ -130,21 +132,26 @@ def measure_speed(args: argparse.Namespace) -> None:
         write_json(args.json, report)
 
 
+def run(args: argparse.Namespace) -> int:
+    """Run one command; the exit status.
+
+    Raises:
+        ValueError: wrong usage, or data that cannot be used.
+    """
+    if args.command == "tables":
+        return write_tables(args.check)
+    check_arguments(args)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    if args.command in ("ranking", "robustness"):
+        print(args.run(args))
+    else:
+        measure_speed(args)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
     disable_progress_bars()
     logging.basicConfig(format="%(message)s")
-    try:
-        if args.command == "tables":
-            return write_tables(args.check)
-        check_arguments(args)
-        torch.set_num_threads(args.threads or torch.get_num_threads())
-        if args.command in ("ranking", "robustness"):
-            print(args.run(args))
-        else:
-            measure_speed(args)
-    except (ValueError, OSError) as error:
-        print(f"benchmark.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("benchmark.py", lambda: run(args))

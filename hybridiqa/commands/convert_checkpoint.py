@@ -13,17 +13,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shlex
-import sys
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, list_repo_files
 from transformers import PreTrainedModel
 
+from hybridiqa.models import hub_code
 from hybridiqa.models.backbones import read_state_dict
-from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.hyperiqa_weights import build_model
 from hybridiqa.models.model_card import write_converted_card
 from hybridiqa.utils.atomic import check_new_folder, new_folder
+from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
 from hybridiqa.utils.runtime import first_line, silence_libraries
 
@@ -73,7 +73,7 @@ def convert(args: argparse.Namespace) -> PreTrainedModel:
         ValueError: options or a checkpoint that cannot be converted.
     """
     check_new_folder(args.output_dir)
-    processor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")(size=args.size)
+    processor = hub_code.HybridIQAImageProcessor(size=args.size)
     if not args.score_range[0] < args.score_range[1]:
         raise ValueError(f"--score_range must be MIN MAX with MIN < MAX, got {args.score_range}")
     checkpoint = find_checkpoint(args.checkpoint, args.filename)
@@ -88,27 +88,31 @@ def convert(args: argparse.Namespace) -> PreTrainedModel:
     return model
 
 
+def run(args: argparse.Namespace) -> None:
+    """Convert, and push where that is asked for.
+
+    Raises:
+        ValueError: options or a checkpoint that cannot be used.
+        CommandFailure: the converted folder did not arrive on the Hub.
+    """
+    repository = HubRepository(args.push_to_hub, "model", args.private) if args.push_to_hub else None
+    if args.private and not repository:
+        raise ValueError("--private goes with --push_to_hub")
+    if repository:
+        repository.check()
+    model = convert(args)
+    depths = model.config.backbone_config.depths
+    print(f"{args.output_dir}: backbone depths {depths}, {model.num_parameters() / 1e6:.1f} M parameters")
+    if not repository:
+        return
+    try:
+        print(f"pushed to {push_folder(args.output_dir, repository, MODEL_FILES, WEIGHTS)}")
+    except PushError as error:
+        again = ["hf", "upload", args.push_to_hub, str(args.output_dir), *(["--private"] if args.private else [])]
+        raise CommandFailure(f"{error}. The folder is whole; push it by: {shlex.join(again)}") from error
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
-    repository = HubRepository(args.push_to_hub, "model", args.private) if args.push_to_hub else None
-    try:
-        if args.private and not repository:
-            raise ValueError("--private goes with --push_to_hub")
-        if repository:
-            repository.check()
-        model = convert(args)
-    except (ValueError, OSError) as error:
-        print(f"convert_checkpoint.py: error: {error}", file=sys.stderr)
-        return 2
-    depths = model.config.backbone_config.depths
-    print(f"{args.output_dir}: backbone depths {depths}, {model.num_parameters() / 1e6:.1f} M parameters")
-    try:
-        if repository:
-            print(f"pushed to {push_folder(args.output_dir, repository, MODEL_FILES, WEIGHTS)}")
-    except PushError as error:
-        print(f"convert_checkpoint.py: {error}", file=sys.stderr)
-        again = ["hf", "upload", args.push_to_hub, str(args.output_dir), *(["--private"] if args.private else [])]
-        print(f"The folder is whole; push it by: {shlex.join(again)}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status("convert_checkpoint.py", lambda: run(args))

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -38,7 +37,9 @@ from hybridiqa.inference.onnx_export import (
     read_pictures,
 )
 from hybridiqa.models.loading import load_model
-from hybridiqa.utils.runtime import ROOT, import_optional, silence_libraries
+from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.root import ROOT
+from hybridiqa.utils.runtime import import_optional, silence_libraries
 
 LARGEST_DIFFERENCE = 1e-4 / 8  # of a patch score, in widths of the score range
 LEAST_RANK_CORRELATION = 0.99
@@ -139,9 +140,4 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
     logging.basicConfig(format="%(message)s")
-    try:
-        run(args)
-    except (ValueError, OSError) as error:
-        print(f"export.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("export.py", lambda: run(args))

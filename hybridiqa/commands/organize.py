@@ -41,6 +41,7 @@ from hybridiqa.organize.sorting import (
 )
 from hybridiqa.organize.undo import undo_actions
 from hybridiqa.scores.score_file import ScoreRow, of_one_scorer, on_one_line, read_scores
+from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.files import as_text
 
 NUM_LISTED = 10  # files named one by one in what is said of them at the end
@@ -234,28 +235,20 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ValueError: wrong usage, found before anything is done.
-        RuntimeError: the disk is full, or the journal cannot be written.
+        CommandFailure: the disk is full, or the journal cannot be written.
     """
-    if args.command == "undo":
-        return run_undo(args)
     if "edges" in args:
         check_edges(args.edges)
-    return args.run(args, of_one_scorer(read_scores(args.scores), args.scorer))
+    try:
+        if args.command == "undo":
+            return run_undo(args)
+        return args.run(args, of_one_scorer(read_scores(args.scores), args.scorer))
+    except RuntimeError as error:
+        raise CommandFailure(f"error: {error}", status=2) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parse_arguments(argv)
     args.argv = argv
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter of a name is no reason to stop
-    try:
-        return run(args)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"organize.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("organize.py: stopped; the journal tells what was done", file=sys.stderr)
-        return 130
+    return exit_status("organize.py", lambda: run(args), "stopped; the journal tells what was done")

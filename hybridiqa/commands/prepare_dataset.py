@@ -19,7 +19,6 @@ import logging
 import os
 import re
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +35,9 @@ from hybridiqa.data.near_duplicates import merge_near_duplicates
 from hybridiqa.data.sources import FORMATS, describe_formats, opened_source, read_source
 from hybridiqa.data.splits import split_by_group
 from hybridiqa.distortions.synthesis import SynthesisOptions, synthesize
-from hybridiqa.models.hub_code import load_image, open_image
+from hybridiqa.models import hub_code
 from hybridiqa.utils.atomic import check_new_folder, is_within, new_folder
+from hybridiqa.utils.cli import exit_status
 from hybridiqa.utils.files import as_text
 from hybridiqa.utils.hub import HubRepository, PushError
 
@@ -66,14 +66,14 @@ def image_bytes(record: ScoredImage) -> bytes:
     if _is_kept(data):
         return data
     buffer = io.BytesIO()
-    load_image(data).save(buffer, format="PNG")
+    hub_code.load_image(data).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _is_kept(data: bytes) -> bool:
     """Whether Pillow alone decodes the file, metadata and all, to the pixels that we see in it."""
     try:
-        image = open_image(io.BytesIO(data))
+        image = hub_code.open_image(io.BytesIO(data))
         is_plain = image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not image.has_transparency_data
         if is_plain and image.format == "PNG":  # of which some metadata come after the pixels
             image.load()
@@ -366,20 +366,23 @@ def _check(args: argparse.Namespace) -> None:
         check_new_folder(args.output_dir)
 
 
+def run(argv: list[str] | None) -> int:
+    """Do what the command line says; the exit status.
+
+    Raises:
+        ValueError: wrong usage or input.
+        PushError: what was prepared did not arrive on the Hub.
+    """
+    args = _parser().parse_args(argv)
+    _check(args)
+    if args.synthesize_artifacts is not None:
+        return synthesize_folder(args)
+    status = prepare(args) if args.source is not None else 0
+    if args.push_to_hub:
+        push(args)
+    return status
+
+
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
-    try:
-        args = _parser().parse_args(argv)
-        _check(args)
-        if args.synthesize_artifacts is not None:
-            return synthesize_folder(args)
-        status = prepare(args) if args.source is not None else 0
-        if args.push_to_hub:
-            push(args)
-        return status
-    except PushError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return exit_status(PROGRAM, lambda: run(argv))

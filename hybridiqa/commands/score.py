@@ -41,17 +41,18 @@ from hybridiqa.inference.dataset_scoring import (
 from hybridiqa.inference.engine import DTYPES, ENGINES, Engine, dtype_named, load_engine
 from hybridiqa.inference.patch_maps import PatchMaps, check_maps_apart, check_maps_dir
 from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
-from hybridiqa.models.hub_code import hub_class
 from hybridiqa.scores.gallery import check_gallery_path, write_gallery
 from hybridiqa.scores.ledger import ScoreLedger, check_progress_dir, progress_dir_of, remove_progress, within
 from hybridiqa.scores.report import check_apart, check_errors_path, print_report, write_errors
 from hybridiqa.scores.score_file import ScoreRow, check_output
 from hybridiqa.utils.atomic import new_folder
+from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
 from hybridiqa.utils.hub import HubRepository, PushError
-from hybridiqa.utils.runtime import ROOT, Processes, silence_libraries
+from hybridiqa.utils.root import ROOT, hub_constant
+from hybridiqa.utils.runtime import Processes, silence_libraries
 
-SAMPLINGS = hub_class("image_processing_hybridiqa.SAMPLINGS")
+SAMPLINGS = hub_constant("image_processing_hybridiqa", "SAMPLINGS")
 MAX_ERRORS_SHOWN = 10
 NEED_OUTPUT = "several processes need --output, where their scores come together"
 
@@ -347,7 +348,11 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.inputs) == bool(args.dataset):
         raise ValueError("give images and folders, or else --dataset")
     processes = Processes(args.device)
-    status = score_dataset(args, processes) if args.dataset else score_files(args, processes)
+    try:
+        status = score_dataset(args, processes) if args.dataset else score_files(args, processes)
+    except PushError as error:
+        again = "goes on from here" if args.output else "begins anew"
+        raise CommandFailure(f"{error}; the same command {again}") from error
     return status if processes.count == 1 else 0  # a launcher takes anything else for a crash
 
 
@@ -355,19 +360,4 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     silence_libraries()
     disable_progress_bars()
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter of a name is no reason to stop
-    try:
-        return run(args)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"score.py: error: {error}", file=sys.stderr)
-        return 2
-    except PushError as error:
-        again = "goes on from here" if args.output else "begins anew"
-        print(f"score.py: {error}; the same command {again}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("score.py: stopped; with --output, the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_status("score.py", lambda: run(args), "stopped; with --output, the same command goes on from here")

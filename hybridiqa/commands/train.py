@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import statistics
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from hybridiqa.training.report import METRICS_FILE, write_run
 from hybridiqa.training.stopping import STATUS_OF_SIGNALS, Stopped, StopSignals, is_speaking_process
 from hybridiqa.training.trainer import GROUP_NAMES, Split, Trainer, format_metrics
 from hybridiqa.utils.atomic import write_json
+from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
 from hybridiqa.utils.runtime import freed_memory_kept, silence_libraries
 
@@ -275,8 +275,48 @@ def how_to_go_on(args: TrainingArguments | None) -> str:
     return f"the last checkpoint is {found[-1]}, the same command with --resume goes on from it"
 
 
-def _print_error(text: str) -> None:
-    print(f"train.py: {text}", file=sys.stderr)
+def parse_arguments(argv: list[str] | None) -> TrainingArguments:
+    parser = HfArgumentParser(
+        TrainingArguments,
+        usage="accelerate launch train.py --dataset DIR --output_dir OUT [options]",
+        description=__doc__,
+        formatter_class=_HelpFormatter,
+    )
+    (args,) = parser.parse_args_into_dataclasses(argv)
+    return args
+
+
+def _failure(message: str, status: int = 1) -> CommandFailure:
+    """Return what ends a run in every process, told by the one that speaks."""
+    return CommandFailure(message if is_speaking_process() else "", status)
+
+
+def run_to_the_end(argv: list[str] | None, signals: StopSignals) -> None:
+    """Train; whatever ends a run early says how it goes on.
+
+    Raises:
+        ValueError: wrong usage or input, found before training.
+        CommandFailure: a signal, a full disk, a loss that is no number, or a push that did not arrive.
+    """
+    args = None
+    try:
+        with signals:
+            args = parse_arguments(argv)
+            run(args, signals)
+    except Stopped as stop:
+        raise _failure(f"stopped by {stop}: {how_to_go_on(args)}", STATUS_OF_SIGNALS + stop.number) from stop
+    except WriteError as error:
+        raise _failure(f"stopped: {error}; {how_to_go_on(args)}") from error
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        reason = f"cannot write {error.filename}: {write_reason(error)}"
+        raise _failure(f"stopped: {reason}; {how_to_go_on(args)}") from error
+    except FloatingPointError as error:
+        raise CommandFailure(f"stopped: {error}") from error
+    except PushError as error:
+        again = f"The trained model is whole in {args.output_dir}; the same command with --resume pushes it."
+        raise CommandFailure(f"{error}. {again}") from error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -284,43 +324,10 @@ def main(argv: list[str] | None = None) -> int:
     for name in (__name__, "hybridiqa"):
         logging.getLogger(name).setLevel(logging.INFO)
     silence_libraries()
-    args, signals = None, StopSignals()
+    signals = StopSignals()
     try:
-        with signals:
-            parser = HfArgumentParser(
-                TrainingArguments,
-                usage="accelerate launch train.py --dataset DIR --output_dir OUT [options]",
-                description=__doc__,
-                formatter_class=_HelpFormatter,
-            )
-            (args,) = parser.parse_args_into_dataclasses(argv)
-            run(args, signals)
-    except Stopped as stop:
-        if is_speaking_process():
-            _print_error(f"stopped by {stop}: {how_to_go_on(args)}")
-        return STATUS_OF_SIGNALS + stop.number
-    except WriteError as error:
-        if is_speaking_process():
-            _print_error(f"stopped: {error}; {how_to_go_on(args)}")
-        return 1
-    except (ValueError, OSError) as error:
-        if getattr(error, "errno", None) in DISK_FULL:
-            _print_error(f"stopped: cannot write {error.filename}: {write_reason(error)}; {how_to_go_on(args)}")
-            return 1
-        _print_error(f"error: {error}")
-        return 2
-    except PushError as error:
-        _print_error(str(error))
-        print(
-            f"The trained model is whole in {args.output_dir}; the same command with --resume pushes it.",
-            file=sys.stderr,
-        )
-        return 1
-    except FloatingPointError as error:
-        _print_error(f"stopped: {error}")
-        return 1
+        return exit_status("train.py", lambda: run_to_the_end(argv, signals))
     except RuntimeError:
         if signals.received is None or is_speaking_process():
             raise
         return STATUS_OF_SIGNALS + signals.received  # the process that speaks was gone before this one
-    return 0

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from PIL import Image
 
-from hybridiqa.models.hub_code import UnknownFormat, decode_file, read_file
+from hybridiqa.models import hub_code
 from hybridiqa.utils.files import as_text, has_image_suffix, hash_of, walk_files, what_is_no_file
 from hybridiqa.utils.tables import read_table
 
@@ -43,7 +43,7 @@ class ScoredImage:
 
     def read(self) -> bytes:
         """Read the picture's file. Raises ValueError where it is not what it was when it was looked at."""
-        data = read_file(self.path)
+        data = hub_code.read_file(self.path)
         if self.content_hash not in (None, hash_of(data)):
             raise ValueError(f"{as_text(self.path)} was changed while it was prepared")
         return data
@@ -109,9 +109,9 @@ def read_picture(path: Path) -> Picture:
     if reason := what_is_no_file(path):
         raise ValueError(reason)
     try:
-        data = read_file(path)
-        opened, rgb = decode_file(data)
-    except UnknownFormat as error:
+        data = hub_code.read_file(path)
+        opened, rgb = hub_code.decode_file(data)
+    except hub_code.UnknownFormat as error:
         reason = f"not a picture, in spite of its suffix: {error}" if has_image_suffix(path) else NOT_AN_IMAGE
         raise ValueError(reason) from error
     except ValueError:

@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict, Image, load_dataset, load_from_disk
 from PIL.Image import Image as PILImage
 from tqdm.auto import tqdm
 
-from hybridiqa.models.hub_code import decode_file, load_image, read_file, upright_size
+from hybridiqa.models import hub_code
 from hybridiqa.utils.runtime import HUB_ID, first_line
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _rows_on_device(columns: dict[str, list], device: str) -> dict[str, torch.Te
     rows = {}
     for name, values in columns.items():
         if name == "image":
-            images = [_pixels(load_image(_image_bytes(value))).to(device) for value in values]
+            images = [_pixels(hub_code.load_image(_image_bytes(value))).to(device) for value in values]
             rows[name] = torch.stack(images) if len({image.shape for image in images}) == 1 else images
         elif all(isinstance(value, int | float) for value in values):
             dtype = torch.float32 if any(isinstance(value, float) for value in values) else None
@@ -157,13 +157,13 @@ def _pixels(picture: PILImage) -> torch.Tensor:
 def pictures(dataset: Dataset) -> Iterator[PILImage]:
     """Yield every row's picture, RGB."""
     for row in _undecoded(dataset.with_format(None).select_columns(["image"])):
-        yield load_image(_image_bytes(row["image"]))
+        yield hub_code.load_image(_image_bytes(row["image"]))
 
 
 def _image_bytes(image: dict | None) -> bytes:
     if image is None:
         raise ValueError("there is none")
-    return read_file(image["path"]) if image["bytes"] is None else image["bytes"]
+    return hub_code.read_file(image["path"]) if image["bytes"] is None else image["bytes"]
 
 
 def _describe_row(dataset: Dataset, name: str, row: int) -> str:
@@ -196,7 +196,7 @@ def image_sizes(dataset: Dataset, name: str = "") -> list[tuple[int, int]]:
     sizes = []
     for index, row in enumerate(_undecoded(dataset.with_format(None).select_columns(["image"]))):
         with _naming_row(dataset, name, index):
-            width, height = upright_size(_image_bytes(row["image"]))
+            width, height = hub_code.upright_size(_image_bytes(row["image"]))
         sizes.append((height, width))
     return sizes
 
@@ -245,7 +245,7 @@ def load_resident(
 
     def decode(index: int) -> None:
         with _naming_row(dataset, name, index):
-            images[index].copy_(_pixels(decode_file(_image_bytes(rows[index]["image"]))[1]))
+            images[index].copy_(_pixels(hub_code.decode_file(_image_bytes(rows[index]["image"]))[1]))
 
     with ThreadPoolExecutor(num_workers) as pool:
         list(tqdm(pool.map(decode, range(len(sizes))), "decode", len(sizes), leave=False, disable=None, unit="image"))

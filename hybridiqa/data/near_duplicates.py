@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from hybridiqa.data.folders import ScoredImage
-from hybridiqa.models.hub_code import load_image
+from hybridiqa.models import hub_code
 from hybridiqa.utils.files import as_text
 
 # Measured on 144 distinct photographs and AI-generated pictures, 23 versions of each, 792 recolourings of 12 scenes,
@@ -65,7 +65,7 @@ def _digest(image: Image.Image) -> bytes:
 def fingerprint(record: ScoredImage) -> Fingerprint:
     """What tells a picture from others. Raises ValueError for a file that is no picture, or another one by now."""
     try:
-        image = load_image(record.read())
+        image = hub_code.load_image(record.read())
     except OSError as error:
         raise ValueError(f"cannot read {as_text(record.path)}: {error.strerror or error}") from error
     except ValueError as error:

@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.signal import oaconvolve
 
-from hybridiqa.models.hub_code import load_image
+from hybridiqa.models import hub_code
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # A model should not learn five exact strengths by heart; below 0.5, neighbouring levels cannot change places.
@@ -35,7 +35,7 @@ def through_codec(image: Image.Image, **options) -> Image.Image:
     """What is left of a picture that was saved with Pillow's `options`."""
     buffer = io.BytesIO()
     image.save(buffer, **options)
-    return load_image(buffer.getvalue())
+    return hub_code.load_image(buffer.getvalue())
 
 
 def shrink(image: Image.Image, factor: float, resample: Image.Resampling) -> Image.Image:

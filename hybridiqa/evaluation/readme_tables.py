@@ -23,7 +23,7 @@ from hybridiqa.evaluation.tables import (
     stability_table,
 )
 from hybridiqa.utils.atomic import write_text_atomically
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 BLOCK = re.compile(r"(?P<start><!-- table (?P<name>\w+) (?P<report>\S+) -->\n).*?(?P<end><!-- end of table -->)", re.S)
 RANKING_METRICS = ("srcc_within_group", "srcc", "krcc", "plcc_logistic", "pairwise_accuracy")

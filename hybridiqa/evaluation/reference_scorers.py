@@ -19,7 +19,7 @@ from torchvision.transforms.functional import to_tensor
 from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel
 
-from hybridiqa.models.hub_code import load_image
+from hybridiqa.models import hub_code
 from hybridiqa.utils.runtime import first_line
 
 TEXT_IMAGE_METHODS = ("get_text_features", "get_image_features")
@@ -43,7 +43,7 @@ class PictureScorer(ABC):
         for index in tqdm(range(len(sources)), unit="image", disable=None, leave=False):
             name, source = sources[index]
             try:
-                score = self.score_picture(load_image(source), None if prompts is None else prompts[index])
+                score = self.score_picture(hub_code.load_image(source), None if prompts is None else prompts[index])
                 if not math.isfinite(score):
                     raise ValueError(f"its score is {score}")
             except Exception as error:  # each library has errors of its own, and one picture must not stop the others

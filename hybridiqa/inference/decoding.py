@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hybridiqa.models.hub_code import load_image, read_file
+from hybridiqa.models import hub_code
 from hybridiqa.scores.score_file import ScoreRow
 from hybridiqa.utils.files import hash_of, what_is_no_file
 
@@ -57,11 +57,11 @@ def decode_image(
     data = b""
     try:
         # Hash, pixels and size are of the same bytes, also where another program writes the file meanwhile.
-        data = read_file(image) if isinstance(image, Path) else image
+        data = hub_code.read_file(image) if isinstance(image, Path) else image
         row = replace(row, content_hash=hash_of(data))
         if row.content_hash in known:
             return DecodedImage(index, row)
-        picture = load_image(data)
+        picture = hub_code.load_image(data)
         row = replace(row, width=picture.width, height=picture.height)
         return DecodedImage(index, row, extract_patches(picture).numpy())
     except Exception as error:  # whatever one file does, the others go on

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import BaseImageProcessor, PretrainedConfig
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.utils.runtime import first_line, import_optional
 
 METADATA_KEY = "hybridiqa"
@@ -51,8 +51,8 @@ class OnnxDescription:
         """The inverse of `to_json`."""
         fields = json.loads(text)
         return cls(
-            hub_class("configuration_hybridiqa.HybridIQAConfig").from_dict(fields["config"]),
-            hub_class("image_processing_hybridiqa.HybridIQAImageProcessor").from_dict(fields["image_processor"]),
+            hub_code.HybridIQAConfig.from_dict(fields["config"]),
+            hub_code.HybridIQAImageProcessor.from_dict(fields["image_processor"]),
             fields["dtype"],
             fields["fingerprint"],
         )

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 
 from hybridiqa.inference.engine import Engine
 from hybridiqa.inference.scoring import PatchChoice, ScoredSource
-from hybridiqa.models.hub_code import load_image, open_image, read_file
+from hybridiqa.models import hub_code
 from hybridiqa.utils.atomic import is_within, open_atomically
 from hybridiqa.utils.files import as_text, hash_of
 
@@ -297,7 +297,7 @@ def _is_free(path: Path, owner: str) -> bool:
     if not os.path.lexists(path):
         return True
     try:
-        return open_image(io.BytesIO(read_file(path))).info.get(OWNER_KEY) == owner
+        return hub_code.open_image(io.BytesIO(hub_code.read_file(path))).info.get(OWNER_KEY) == owner
     except (OSError, ValueError):
         return False
 
@@ -356,14 +356,14 @@ class PatchMaps:
     def write(self, path: Path, result: ScoredSource) -> None:
         """Write the map of one picture that was scored now; one that has changed since gets none, which is logged."""
         try:
-            data = read_file(path)
+            data = hub_code.read_file(path)
         except (OSError, ValueError) as error:
             logger.warning("no map of %s: %s", as_text(path), getattr(error, "strerror", None) or error)
             return
         if hash_of(data) != result.row.content_hash:
             logger.warning("no map of %s: it was changed after it was scored", as_text(path))
             return
-        image = load_image(data)
+        image = hub_code.load_image(data)
         boxes = self.engine.image_processor.patch_boxes(
             *image.size, sampling=self.choice.sampling, num_patches=self.choice.num_patches
         )

@@ -16,7 +16,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.utils.runtime import first_line
 
 DEFAULT_BACKBONE = "microsoft/resnet-152"  # ImageNet
@@ -80,10 +80,10 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
         raise ValueError(f"--pretrained_backbone must be a folder, a file or a Hub id like user/name, got {name}")
     try:
         fields, _ = PretrainedConfig.get_config_dict(name)
-        hub_class("configuration_hybridiqa.check_bounds")("config.json", fields)
+        hub_code.check_bounds("config.json", fields)
         config = backbone_config or AutoConfig.from_pretrained(name, trust_remote_code=False)
         config.out_indices = [1, 2, 3, 4]
-        hub_class("modeling_hybridiqa.find_weights")(name)
+        hub_code.find_weights(name)
         # AutoBackbone.from_pretrained asks the network even for a folder.
         backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         backbone, loading_info = backbone_class.from_pretrained(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel, ResNetConfig
 
+from hybridiqa.models import hub_code
 from hybridiqa.models.backbones import torchvision_depths, torchvision_key_table
-from hybridiqa.models.hub_code import hub_class
 
 NUM_TARGET_LAYERS = 5
 DEPTHS = {"r50": [3, 4, 6, 3], "r152": [3, 8, 36, 3]}  # what the published code builds, and what it describes
@@ -43,7 +43,7 @@ def build_model(state_dict: dict[str, torch.Tensor], score_range: list[float]) -
             f"first missing key {missing[0] if missing else 'none'} ({len(missing)} missing), "
             f"first unexpected key {unexpected[0] if unexpected else 'none'} ({len(unexpected)} unexpected)"
         )
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     config = model_class.config_class(backbone_config=ResNetConfig(depths=depths), score_range=score_range)
     model = model_class(config)
     expected = model.state_dict()

@@ -13,8 +13,9 @@ from huggingface_hub import HfApi
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file
 
-from hybridiqa.models.hub_code import hub_class
-from hybridiqa.utils.runtime import HUB_ID, ROOT, first_line
+from hybridiqa.models import hub_code
+from hybridiqa.utils.root import ROOT
+from hybridiqa.utils.runtime import HUB_ID, first_line
 
 OWN_FIELDS = ("patch_size", "lda_channels", "lda_width", "hyper_channels", "target_input_size", "target_widths")
 PROCESSOR_FIELDS = ("patch_size", "size", "image_mean", "image_std")
@@ -110,12 +111,12 @@ def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tu
     """The class that loads a Hub checkpoint, with its options: ours, or the repository's where that is allowed."""
     try:
         commit = Path(cached_file(name, CONFIG_NAME, revision=revision)).parent.name  # the cache has a folder a commit
-        find_file = hub_class("modeling_hybridiqa.find_file")
+        find_file = hub_code.find_file
         is_ours = is_code_of_ours(partial(find_file, name, revision=commit))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load {name}: {first_line(error)}") from error
     if is_ours:
-        return hub_class("modeling_hybridiqa.HybridIQAModel"), {"revision": commit}
+        return hub_code.HybridIQAModel, {"revision": commit}
     if not trust_remote_code:
         raise UntrustedCodeError(name, commit)
     return AutoModel, {"revision": commit, "code_revision": commit, "trust_remote_code": True}
@@ -128,7 +129,7 @@ def _choose_code_of_folder(folder: Path, trust_remote_code: bool) -> tuple[type,
         ValueError: its code lies in another repository, which is not.
     """
     if is_code_of_ours(lambda file: folder / file if (folder / file).is_file() else None):
-        return hub_class("modeling_hybridiqa.HybridIQAModel"), {}
+        return hub_code.HybridIQAModel, {}
     fields, _ = PretrainedConfig.get_config_dict(folder)
     classes = fields.get("auto_map") or {}
     elsewhere = [name for name in (classes.values() if isinstance(classes, dict) else [classes]) if "--" in str(name)]

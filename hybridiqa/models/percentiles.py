@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 
-percentiles_in = hub_class("configuration_hybridiqa.percentiles_in")  # of the scores that a checkpoint was measured by
-DECIMALS = hub_class("configuration_hybridiqa.PERCENTILE_DECIMALS")
 NUM_QUANTILES = 21  # 0 %, 5 %, ... 100 %
 
 
@@ -28,4 +26,4 @@ def score_quantiles(scores: Sequence[float]) -> list[float]:
 
 def percentiles_among(scores: Sequence[float]) -> list[float]:
     """Where each score stands among all of them: the share of lower ones, equal ones counted half."""
-    return (100 * (rankdata(scores) - 0.5) / len(scores)).round(DECIMALS).tolist()
+    return (100 * (rankdata(scores) - 0.5) / len(scores)).round(hub_code.PERCENTILE_DECIMALS).tolist()

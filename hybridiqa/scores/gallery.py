@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hybridiqa.models.hub_code import decode_file, read_file
+from hybridiqa.models import hub_code
 from hybridiqa.scores.score_file import ScoreRow, best_first, failures, on_one_line
 from hybridiqa.utils.atomic import open_atomically, resolve_output
 from hybridiqa.utils.files import as_text, hash_of, path_of, what_is_no_file
@@ -78,8 +78,8 @@ def make_thumbnail(image: Path | bytes) -> bytes:
     if isinstance(image, Path) and what_is_no_file(image):
         return b""
     try:
-        data = read_file(image) if isinstance(image, Path) else image
-        _, picture = decode_file(data, draft_size=2 * THUMBNAIL_SIZE)
+        data = hub_code.read_file(image) if isinstance(image, Path) else image
+        _, picture = hub_code.decode_file(data, draft_size=2 * THUMBNAIL_SIZE)
     except Exception:  # decoders raise whatever their format's parser does; here a gap in the page is all it means
         return b""
     return encode_thumbnail(picture)
@@ -90,7 +90,7 @@ def _scored_bytes(path: Path, content_hash: str | None) -> bytes:
     if what_is_no_file(path):
         return b""
     try:
-        data = read_file(path)
+        data = hub_code.read_file(path)
     except (OSError, ValueError):
         return b""
     return data if content_hash in (None, hash_of(data)) else b""

@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from hybridiqa.models.percentiles import percentiles_among, percentiles_in
+from hybridiqa.models import hub_code
+from hybridiqa.models.percentiles import percentiles_among
 from hybridiqa.scores.score_file import ScoreRow, read_scores, row_from_line, to_json_line, write_scores
 from hybridiqa.utils.files import as_text, path_of
 
@@ -292,6 +293,6 @@ def with_percentiles(
     elif among_library:
         percentiles = percentiles_among(scores)
     else:
-        percentiles = percentiles_in(quantiles, scores) if quantiles else [None] * len(scores)
+        percentiles = hub_code.percentiles_in(quantiles, scores) if quantiles else [None] * len(scores)
     by_path = dict(zip((row.path for row in ranked), percentiles, strict=True))
     return [replace(row, percentile=by_path.get(row.path)) if row.scorer == scorer else row for row in rows]

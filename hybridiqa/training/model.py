@@ -6,8 +6,8 @@ import torch
 from lion_pytorch import Lion
 from transformers import PretrainedConfig, PreTrainedModel
 
+from hybridiqa.models import hub_code
 from hybridiqa.models.backbones import DEFAULT_BACKBONE, load_backbone
-from hybridiqa.models.hub_code import hub_class
 from hybridiqa.models.loading import load_model
 from hybridiqa.training.arguments import TrainingArguments
 
@@ -48,7 +48,7 @@ def _read_config(config_class: type, path: str) -> PretrainedConfig:
 
 
 def _build_from_backbone(args: TrainingArguments) -> PreTrainedModel:
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     config = _read_config(model_class.config_class, args.config) if args.config else None
     if args.from_scratch:
         return model_class(config or model_class.config_class())

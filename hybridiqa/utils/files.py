@@ -1,6 +1,5 @@
 """Files and folders of others: walked, hashed, told by their suffix, unpacked."""
 
-import ast
 import hashlib
 import logging
 import lzma
@@ -15,8 +14,8 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from PIL import Image
 
-# The module whose `FORMATS` say what is opened. It is read and not imported, as it loads torch, which takes seconds.
-OPENER = Path(__file__).resolve().parents[2] / "image_loading_hybridiqa.py"
+from hybridiqa.utils.root import hub_constant
+
 # Pictures all the same where the plugin that reads them is missing: they are reported, not passed over.
 PLUGIN_SUFFIXES = {".heic", ".heics", ".heif", ".heifs", ".hif", ".avif"}
 
@@ -84,9 +83,7 @@ def walk_files(root: Path) -> list[Path]:
 
 @cache
 def _image_suffixes() -> frozenset[str]:
-    statements = ast.parse(OPENER.read_text(encoding="utf-8")).body
-    assigned = {ast.unparse(node.targets[0]): node.value for node in statements if isinstance(node, ast.Assign)}
-    formats = ast.literal_eval(assigned["FORMATS"])
+    formats = hub_constant("image_loading_hybridiqa", "FORMATS")
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats}
     return frozenset(suffixes | {".mpo"} | PLUGIN_SUFFIXES)  # Pillow opens MPO as JPEG
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import RepositoryNotFoundError, get_token, validate_repo_id
 
+from hybridiqa.utils.cli import CommandFailure
+
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 # What `AutoModel`, `AutoImageProcessor` and `pipeline` load, and what was measured; a run's folder holds more.
 MODEL_FILES = ("config.json", "preprocessor_config.json", "*_hybridiqa.py", *WEIGHTS)
@@ -18,7 +20,7 @@ MODEL_FILES += ("README.md", "THIRD_PARTY_NOTICES.md", "metrics.json")
 MADE_WITH_A_REPOSITORY = {".gitattributes", "README.md"}  # by the Hub itself
 
 
-class PushError(RuntimeError):
+class PushError(CommandFailure):
     """A push that did not arrive; the message says what the Hub holds now."""
 
 

@@ -24,11 +24,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from hybridiqa.utils.files import as_text
+from hybridiqa.utils.root import ROOT
 
 if TYPE_CHECKING:
     import torch
-
-ROOT = Path(__file__).resolve().parents[2]  # itself a Hub repository, with the embedded checkpoint
 HUB_ID = re.compile(r"\b[\w.-]+\b/\b[\w.-]+\b")  # user/name
 # An absolute path, or one that leaves the working folder: both tell how somebody's disk is arranged.
 OUTSIDE_PATH = re.compile(r"/|~|\.\.|\\\\|[A-Za-z]:[\\/]")

@@ -16,8 +16,9 @@ from PIL import Image
 from hybridiqa.inference.decoding import decode_image
 from hybridiqa.inference.engine import Engine, load_engine
 from hybridiqa.inference.scoring import PatchChoice, ScoredSource, score_decoded, scorer_name
-from hybridiqa.models.percentiles import percentiles_in
-from hybridiqa.utils.runtime import HUB_ID, ROOT
+from hybridiqa.models import hub_code
+from hybridiqa.utils.root import ROOT
+from hybridiqa.utils.runtime import HUB_ID
 
 NUM_HANDS = 2  # threads that score: one decodes a picture while the other's is in the network
 NUM_AHEAD = 2  # pictures that each visitor may have waiting for a hand, so that all get their turn
@@ -61,7 +62,8 @@ class SharedModel:
         quantiles = self.engine.config.score_quantiles
         if result.row.score is None or not quantiles:
             return result
-        return replace(result, row=replace(result.row, percentile=percentiles_in(quantiles, [result.row.score])[0]))
+        (percentile,) = hub_code.percentiles_in(quantiles, [result.row.score])
+        return replace(result, row=replace(result.row, percentile=percentile))
 
     def patch_boxes(self, width: int, height: int) -> list[tuple[float, float, float, float]]:
         """(left, top, right, bottom) of the patches that are scored, in pixels of a picture of these dimensions."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hybridiqa.inference.patch_maps import crop_patch, draw_over_picture
 from hybridiqa.inference.scoring import ScoredSource
-from hybridiqa.models.hub_code import load_image, open_image
+from hybridiqa.models import hub_code
 from hybridiqa.scores.gallery import encode_thumbnail
 from hybridiqa.scores.score_file import ScoreRow, best_first, write_scores
 from hybridiqa.utils.atomic import open_atomically
@@ -194,7 +194,7 @@ class Visit(Intake):
         path = self.place("shown", f"{picture.id}.png")
         if not path.exists():
             try:
-                _save(load_image(picture.path), path)
+                _save(hub_code.load_image(picture.path), path)
             except ValueError as error:
                 raise ValueError(str(error).removeprefix(f"cannot read {picture.path}: ")) from error
         return self._show(path)
@@ -209,7 +209,7 @@ class Visit(Intake):
         stem = f"{picture.id}-{hash_of(self.model.scorer.encode())}"
         map_path, worst, best = (self.place("shown", f"{stem}-{part}.png") for part in ("map", "worst", "best"))
         if not map_path.exists():
-            image = load_image(picture.path)
+            image = hub_code.load_image(picture.path)
             boxes = self.model.patch_boxes(*image.size)
             for path, score in ((worst, min(scores)), (best, max(scores))):
                 _save(crop_patch(image, boxes[scores.index(score)]), path)
@@ -297,7 +297,7 @@ def _format_of(path: Path) -> str | None:
     """As Pillow calls it; none where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return open_image(file).format
+            return hub_code.open_image(file).format
     except (ValueError, OSError):
         return None
 

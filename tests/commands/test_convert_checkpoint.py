@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 from hybridiqa.commands import convert_checkpoint
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.models.hyperiqa_weights import key_table
 
 
@@ -67,7 +67,7 @@ def test_depths_score_range_and_size_go_where_they_belong(tmp_path, capsys):
 
 
 def test_the_key_table_is_complete_for_resnet_152():
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     with torch.device("meta"):
         model = model_class(model_class.config_class())
     assert set(key_table([3, 8, 36, 3]).values()) == set(model.state_dict())

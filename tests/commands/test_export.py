@@ -12,7 +12,7 @@ from factories import make_picture, make_tiny_model
 from hybridiqa.commands import export
 from hybridiqa.inference.engine import load_engine
 from hybridiqa.inference.onnx_export import find_pictures, read_pictures
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

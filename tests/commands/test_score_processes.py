@@ -11,7 +11,7 @@ from factories import make_split
 from trials.kill_scoring import make_library
 
 from hybridiqa.scores.score_file import read_scores
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 LAUNCHER = ("-m", "torch.distributed.run", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0")
 

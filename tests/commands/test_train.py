@@ -21,8 +21,8 @@ from transformers import AutoBackbone, AutoModel
 
 from hybridiqa.commands import prepare_dataset, train
 from hybridiqa.data.loading import ResidentImages
+from hybridiqa.models import hub_code
 from hybridiqa.models.backbones import load_backbone
-from hybridiqa.models.hub_code import hub_class
 from hybridiqa.training import trainer as training
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_model, build_optimizer, total_gradient_norm
@@ -248,7 +248,7 @@ def test_a_used_output_folder_and_a_folder_without_a_dataset_are_refused(prepare
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(prepared, tiny_config, tmp_path, monkeypatch, capsys):
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     score_patches = model_class._score_patches
     monkeypatch.setattr(
         model_class, "_score_patches", lambda self, patches: score_patches(self, patches) * float("nan")
@@ -364,7 +364,7 @@ def test_other_data_is_not_gone_on_with(prepared, tiny_config, tmp_path, capsys)
 def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_names_the_batch(
     prepared, tiny_config, tmp_path, monkeypatch, capsys
 ):
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     score_patches, calls = model_class._score_patches, []
 
     def turn_nan(self, patches):

@@ -6,7 +6,7 @@ import pytest
 
 from hybridiqa.commands import benchmark
 from hybridiqa.evaluation.readme_tables import BLOCK, TABLES, with_tables, write_tables
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 REPORTS = sorted((ROOT / "results").glob("*.json"))
 MEASURED = {

@@ -16,7 +16,7 @@ from hybridiqa.distortions.synthesis import picture_seed
 from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, degrade
 from hybridiqa.evaluation.robustness import CHANGES, DamagedPictures, Version, mean_scores, ordering, stability
 from hybridiqa.inference.decoding import decode_images
-from hybridiqa.models.hub_code import load_image
+from hybridiqa.models import hub_code
 
 NAN = float("nan")
 NUM_FAMILIES = len(FAMILIES) + len(UNSEEN_FAMILIES)
@@ -41,7 +41,7 @@ def picture_of(
     pictures: DamagedPictures, kind: str, severity: int | None = None, picture: str = "a.png"
 ) -> Image.Image:
     """The picture that the bytes of a version hold."""
-    return load_image(pictures[pictures.versions.index(Version(picture, kind, severity))][1])
+    return hub_code.load_image(pictures[pictures.versions.index(Version(picture, kind, severity))][1])
 
 
 def scored(*rows: tuple[str, str, int | None, float]) -> tuple[list[Version], list[float]]:
@@ -79,7 +79,7 @@ def test_bytes_decode_without_loss_and_to_the_right_size(root, pictures):
         assert name == str(version)
         clean = Image.open(root / version.picture)
         size = (39, 29) if version.picture == "a.png" else (29, 39)
-        image = load_image(data)
+        image = hub_code.load_image(data)
         assert image.size == (size if version.kind == "resize" else clean.size)
         with Image.open(io.BytesIO(data)) as opened:
             assert (opened.format, opened.mode) == ("BMP", "RGB")
@@ -108,8 +108,8 @@ def test_the_changes_that_should_not_matter_do_what_they_say(root, pictures):
 
 def test_max_size_limits_the_longer_side(root):
     pictures = DamagedPictures([root / "sub" / "b.png"], root, max_size=20)
-    assert load_image(pictures[0][1]).size == (15, 20)
-    assert load_image(pictures[40][1]).size == (15, 20)
+    assert hub_code.load_image(pictures[0][1]).size == (15, 20)
+    assert hub_code.load_image(pictures[40][1]).size == (15, 20)
 
 
 def test_slices_and_pickles_give_the_same_items(pictures):
@@ -292,7 +292,7 @@ def test_a_scorer_that_knows_the_clean_picture_orders_all_and_its_opposite_none(
     clean = {name: np.asarray(Image.open(root / name), dtype=float) for name in ("a.png", "sub/b.png")}
     scores = []
     for version, (_, data) in zip(pictures.versions, pictures, strict=True):
-        image = np.asarray(load_image(data).resize(clean[version.picture].shape[1::-1]), dtype=float)
+        image = np.asarray(hub_code.load_image(data).resize(clean[version.picture].shape[1::-1]), dtype=float)
         scores.append(-np.abs(image - clean[version.picture]).mean())
     rows = ordering(pictures.versions, scores)
     assert row_of(rows, "all")["clean_over_damaged"]["value"] == 1
@@ -307,7 +307,7 @@ def test_a_scorer_that_knows_the_clean_picture_orders_all_and_its_opposite_none(
 
 
 def test_a_scorer_of_mean_brightness_does_not_see_a_flip(pictures):
-    scores = [float(np.asarray(load_image(data)).mean()) for _, data in pictures]
+    scores = [float(np.asarray(hub_code.load_image(data)).mean()) for _, data in pictures]
     rows = {row["change"]: row for row in stability(pictures.versions, scores)}
     assert (rows["flip"]["median"], rows["flip"]["relative_median"], rows["flip"]["num_pictures"]) == (0, 0, 2)
     assert 0 < rows["jpeg95"]["relative_median"] < 0.1
@@ -318,4 +318,4 @@ def test_decoding_processes_make_the_versions(pictures):
     found = {decoded.index: decoded for decoded in decode_images(share, as_one_patch, num_workers=2)}
     for index, (name, data) in enumerate(share):
         assert (found[index].row.path, found[index].row.error) == (name, None)
-        assert (found[index].patches[0] == np.array(load_image(data)).transpose(2, 0, 1)).all()
+        assert (found[index].patches[0] == np.array(hub_code.load_image(data)).transpose(2, 0, 1)).all()

@@ -33,7 +33,7 @@ from transformers import (
 from hybridiqa.commands import score
 from hybridiqa.evaluation import reference_scorers
 from hybridiqa.evaluation.scorers import ScoreFile, ScorerOptions, load_scorer, load_scorers, split_label
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 OPTIONS = ScorerOptions("cpu", num_workers=0)
 TOWER_SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -9,7 +9,7 @@ import pytest
 from factories import make_picture
 from PIL import ImageFilter
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 PROGRESS = re.compile(r"\d+%\|")  # a bar
 

@@ -13,9 +13,9 @@ from transformers import (
     SwinConfig,
 )
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 
-HybridIQAConfig = hub_class("configuration_hybridiqa.HybridIQAConfig")
+HybridIQAConfig = hub_code.HybridIQAConfig
 
 
 def test_the_default_backbone_is_a_true_resnet_152():
@@ -179,7 +179,7 @@ def test_labels_of_a_backbone_are_called_as_they_like():
     ids=lambda config: type(config).__name__,
 )
 def test_the_bounds_admit_the_largest_backbones_in_use(backbone):
-    hub_class("configuration_hybridiqa.check_bounds")("backbone_config", backbone.to_dict())
+    hub_code.check_bounds("backbone_config", backbone.to_dict())
     if backbone.model_type in ("resnet", "convnext", "swin"):  # of four stages
         assert HybridIQAConfig(backbone_config=backbone).backbone_config.model_type == backbone.model_type
 

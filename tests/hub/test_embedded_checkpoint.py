@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoModel
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 EXAMPLES = ROOT / "examples"
 DAMAGED = sorted(path for path in EXAMPLES.glob("*.png") if not path.stem.endswith("_clean"))

@@ -12,11 +12,11 @@ from factories import BACKBONES, make_picture, make_tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.models.loading import load_model
 from hybridiqa.utils.runtime import HUB_ID
 
-HybridIQAImageProcessor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")
+HybridIQAImageProcessor = hub_code.HybridIQAImageProcessor
 INDEX = "model.safetensors.index.json"
 
 
@@ -56,7 +56,7 @@ def test_weights_in_several_files_are_loaded_and_score_the_same(tmp_path):
     picture = make_picture()
     assert load_model(tmp_path / "sharded").score(picture).item() == model.score(picture).item()
     model.save_pretrained(tmp_path / "variant", variant="half", state_dict=None)
-    loaded = hub_class("modeling_hybridiqa.HybridIQAModel").from_pretrained(tmp_path / "variant", variant="half")
+    loaded = hub_code.HybridIQAModel.from_pretrained(tmp_path / "variant", variant="half")
     assert loaded.score(picture).item() == model.score(picture).item()
 
 
@@ -111,7 +111,7 @@ def test_a_configuration_names_no_other_weights(checkpoint, name):
 def test_an_adapter_of_another_repositorys_weights_is_refused(checkpoint, monkeypatch):
     (checkpoint / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "evil/weights"}))
     load_model(checkpoint)  # nobody would read it
-    module = sys.modules[hub_class("modeling_hybridiqa.HybridIQAModel").__module__]
+    module = sys.modules[hub_code.HybridIQAModel.__module__]
     monkeypatch.setattr(module, "is_peft_available", lambda: True)
     assert "has an adapter_config.json, which leads to another repository's weights" in refusal(checkpoint)
 
@@ -143,7 +143,7 @@ def test_backbones_whose_weights_are_stored_under_other_names_are_compared_as_we
 
 
 def test_a_checkpoint_is_built_once_and_other_sizes_are_loaded_where_the_caller_says_so(checkpoint, monkeypatch):
-    model_class, built = hub_class("modeling_hybridiqa.HybridIQAModel"), []
+    model_class, built = hub_code.HybridIQAModel, []
     build = model_class.__init__
     monkeypatch.setattr(model_class, "__init__", lambda *args, **kwargs: built.append(build(*args, **kwargs)))
     load_model(checkpoint)

@@ -13,7 +13,7 @@ from factories import CHECKPOINT, make_picture, make_tiny_model, original_state_
 from fakes.hub_scripts import QUICK, prepare
 from fakes.loopback_hub import IMPATIENT, LoopbackHub
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 PUSH = """
 import json

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import make_picture
+from factories import hub_object, make_picture
 from PIL import Image, ImageCms
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 
 MODULE = "image_processing_hybridiqa"
-Processor = hub_class(f"{MODULE}.HybridIQAImageProcessor")
-load_image, grid_starts = hub_class("image_loading_hybridiqa.load_image"), hub_class(f"{MODULE}.grid_starts")
+Processor, load_image = hub_code.HybridIQAImageProcessor, hub_code.load_image
+grid_starts = hub_object(f"{MODULE}.grid_starts")
 
 
 def pixels(image) -> np.ndarray:

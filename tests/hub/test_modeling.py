@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from factories import BACKBONES, make_picture, make_tiny_model
+from factories import BACKBONES, hub_object, make_picture, make_tiny_model
 from torch import nn
 from transformers import AutoModel
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 
-run_target_network = hub_class("modeling_hybridiqa.run_target_network")
+run_target_network = hub_object("modeling_hybridiqa.run_target_network")
 
 
 def random_batch(batch_size: int = 3, num_patches: int = 4) -> torch.Tensor:
@@ -63,7 +63,7 @@ def test_the_target_network_is_a_small_network_for_each_patch():
 
 
 def test_layers_start_from_the_published_deviations():
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     torch.manual_seed(0)
     model = model_class(model_class.config_class(backbone_config=BACKBONES["resnet"]))
     kaiming = [module for module in model.modules() if type(module).__name__ in ("KaimingConv2d", "KaimingLinear")]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features, Image
-from factories import make_picture
+from factories import hub_object, make_picture
 from PIL import Image as PILImage
 
 from hybridiqa.commands import prepare_dataset
@@ -24,22 +24,13 @@ from hybridiqa.data.near_duplicates import fingerprint
 from hybridiqa.distortions.synthesis import read_clean
 from hybridiqa.distortions.trained import through_codec
 from hybridiqa.inference.decoding import decode_image
-from hybridiqa.models.hub_code import (
-    FORMATS,
-    UnknownFormat,
-    decode_file,
-    hub_class,
-    load_image,
-    open_image,
-    read_file,
-    upright_size,
-)
+from hybridiqa.models import hub_code
 from hybridiqa.scores.gallery import make_thumbnail
 from hybridiqa.utils.files import content_hash, has_image_suffix
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 OPENER = "image_loading_hybridiqa.py"
-MAX_SCANS = hub_class("image_bounds_hybridiqa.MAX_SCANS")
+MAX_SCANS = hub_object("image_bounds_hybridiqa.MAX_SCANS")
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 150 150\n%%EndComments\nshowpage\n%%EOF\n"
 DOS_EPS = b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(EPS)) + bytes(20) + EPS
 IPTC = (
@@ -141,10 +132,10 @@ def test_every_way_to_open_a_picture_is_found(code):
 def test_opener_and_suffixes_go_by_one_list():
     PILImage.init()
     for suffix, kind in PILImage.registered_extensions().items():
-        assert has_image_suffix(f"a{suffix}") == (kind in FORMATS), suffix
+        assert has_image_suffix(f"a{suffix}") == (kind in hub_code.FORMATS), suffix
     never = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "FPX", "MIC"}
-    assert not never & set(FORMATS)
-    assert set(PILImage.OPEN) <= set(FORMATS) | never  # else a new Pillow has a format that was not looked at
+    assert not never & set(hub_code.FORMATS)
+    assert set(PILImage.OPEN) <= set(hub_code.FORMATS) | never  # else a new Pillow has a format that was not looked at
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -152,14 +143,14 @@ def test_programs_are_never_run_whatever_they_are_called(tmp_path, ghostscript, 
     for suffix in (".png", ".eps", ".iim", ".jpg", ""):
         path = tmp_path / f"picture{suffix}"
         path.write_bytes(PROGRAMS[name])
-        for read in (load_image, lambda path: read_clean(path, None)):
+        for read in (hub_code.load_image, lambda path: read_clean(path, None)):
             with pytest.raises(ValueError):
                 read(path)
         assert make_thumbnail(path) == b""
         with pytest.raises(ValueError, match=NOT_AN_IMAGE if not has_image_suffix(path) else "in spite of its suffix"):
             read_picture(path)
-        with pytest.raises(UnknownFormat), open(path, "rb") as file:
-            open_image(file)
+        with pytest.raises(hub_code.UnknownFormat), open(path, "rb") as file:
+            hub_code.open_image(file)
     assert not ghostscript.exists()
 
 
@@ -167,15 +158,15 @@ def test_programs_are_never_run_whatever_they_are_called(tmp_path, ghostscript, 
 def test_an_image_that_a_caller_opened_lazily_is_refused_by_its_format(ghostscript, name):
     lazy = PILImage.open(io.BytesIO(PROGRAMS[name]))
     with pytest.raises(ValueError, match=f"accepted are PNG, JPEG, .* got {lazy.format}"):
-        load_image(lazy)
+        hub_code.load_image(lazy)
     assert not ghostscript.exists()
     with pytest.raises(subprocess.CalledProcessError):
         lazy.load()
     assert ghostscript.exists()  # where Pillow is left to itself
-    assert load_image(PILImage.open(io.BytesIO(encode("PNG")))).size == (150, 100)
+    assert hub_code.load_image(PILImage.open(io.BytesIO(encode("PNG")))).size == (150, 100)
     drawn = make_picture(150, 100)
     drawn.format = "EPS"  # decoded already, by whom it may concern
-    assert load_image(drawn).size == (150, 100)
+    assert hub_code.load_image(drawn).size == (150, 100)
 
 
 def test_programs_in_a_dataset_are_not_run_either(ghostscript):
@@ -188,13 +179,13 @@ def test_programs_in_a_dataset_are_not_run_either(ghostscript):
 
 
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(monkeypatch):
-    assert load_image(with_scans(MAX_SCANS)).size == (64, 64)
+    assert hub_code.load_image(with_scans(MAX_SCANS)).size == (64, 64)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
     for data in (with_scans(MAX_SCANS + 1), with_scans(500), b"\xff\xd8" + b"\xff" * 9 + with_scans(33)[2:]):
         with pytest.raises(ValueError, match="at most 32 scans are accepted in a JPEG, got 33 or more"):
-            load_image(data)
+            hub_code.load_image(data)
         with pytest.raises(ValueError, match="at most 32 scans"):
-            load_image(PILImage.open(io.BytesIO(data)))
+            hub_code.load_image(PILImage.open(io.BytesIO(data)))
 
 
 def test_scans_count_where_another_format_holds_the_jpeg():
@@ -204,21 +195,21 @@ def test_scans_count_where_another_format_holds_the_jpeg():
         blp = header + struct.pack("<32I", 160, *[0] * 15, len(jpeg), *[0] * 15) + struct.pack("<I", 0) + jpeg
         for data in (tiff_of(jpeg, 7, 64), blp):
             if is_accepted:
-                assert open_image(io.BytesIO(data)).size == (64, 64)
+                assert hub_code.open_image(io.BytesIO(data)).size == (64, 64)
                 continue
             with pytest.raises(ValueError, match="at most 32 scans"):
-                load_image(data)
-    assert load_image(tiff_of(with_scans(MAX_SCANS), 7, 64)).size == (64, 64)
+                hub_code.load_image(data)
+    assert hub_code.load_image(tiff_of(with_scans(MAX_SCANS), 7, 64)).size == (64, 64)
 
 
 def test_what_does_not_cost_scans_does_not_count():
     thumbnail = with_scans(40)
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + thumbnail  # in a segment, which the decoder skips
     for jpeg in (encode("JPEG", exif=exif), encode("JPEG", progressive=True, exif=exif), encode("JPEG") + thumbnail):
-        assert load_image(jpeg).size == (150, 100)
+        assert hub_code.load_image(jpeg).size == (150, 100)
     frames = [make_picture(150, 100, seed=seed) for seed in range(5)]
     album = encode("MPO", save_all=True, append_images=frames, progressive=True)  # 60 scans, of which one image has 10
-    assert load_image(album).size == (150, 100)
+    assert hub_code.load_image(album).size == (150, 100)
 
 
 def test_tags_that_share_their_bytes_are_refused_before_they_are_read(tmp_path):
@@ -227,32 +218,38 @@ def test_tags_that_share_their_bytes_are_refused_before_they_are_read(tmp_path):
     tiff = tiff_of(shared, 1, 8, tags)
     for data in (tiff, encode("AVIF", exif=b"Exif\0\0" + tiff)):
         with pytest.raises(ValueError, match="tags may point to about as many bytes as there are"):
-            load_image(data)
+            hub_code.load_image(data)
     exif = b"Exif\0\0" + tiff  # metadata that can be left aside
-    assert load_image(encode("WEBP", exif=exif)).size == load_image(encode("PNG", exif=exif)).size == (150, 100)
+    assert (
+        hub_code.load_image(encode("WEBP", exif=exif)).size
+        == hub_code.load_image(encode("PNG", exif=exif)).size
+        == (150, 100)
+    )
     few = tuple((1000 + number, 1, 40, 8) for number in range(30))
-    assert load_image(tiff_of(bytes(64), 1, 8, few)).size == (8, 8)
+    assert hub_code.load_image(tiff_of(bytes(64), 1, 8, few)).size == (8, 8)
 
 
 def test_comments_take_no_time_and_change_nothing():
     gif = encode("GIF", make_picture(50, 40).quantize(256))
     start = 13 + 768
     commented = gif[:start] + b"\x21\xfe" + b"\1x" * 2_000_000 + b"\0" + gif[start:]
-    assert np.array_equal(load_image(commented), load_image(gif))
+    assert np.array_equal(hub_code.load_image(commented), hub_code.load_image(gif))
     numbers = b"1 2 3 4 5 6 7 8 9 10 11 12"
     plain, noted = b"P3 2 2 255 " + numbers, b"P3 2 2 255 " + b"#\n" * 1_500_000 + numbers
-    assert np.array_equal(load_image(noted), load_image(plain))
+    assert np.array_equal(hub_code.load_image(noted), hub_code.load_image(plain))
 
 
 def test_a_jpeg_2000_of_tiny_blocks_is_refused_and_common_ones_are_not():
     picture = PILImage.new("L", (4096, 4096))
     with pytest.raises(ValueError, match="at most 1048576 blocks are accepted in a JPEG 2000, got 13"):
-        load_image(encode("JPEG2000", picture, codeblock_size=(4, 4)))
+        hub_code.load_image(encode("JPEG2000", picture, codeblock_size=(4, 4)))
     with pytest.raises(ValueError, match="blocks are accepted in a JPEG 2000"):
-        load_image(encode("JPEG2000", picture, codeblock_size=(4, 4), precinct_size=(16, 16), num_resolutions=2))
+        hub_code.load_image(
+            encode("JPEG2000", picture, codeblock_size=(4, 4), precinct_size=(16, 16), num_resolutions=2)
+        )
     for options in ({}, {"tile_size": (256, 256)}, {"codeblock_size": (32, 32), "precinct_size": (256, 256)}):
-        assert load_image(encode("JPEG2000", picture, **options)).size == picture.size
-    assert load_image(encode("JPEG2000", make_picture(90, 60), codeblock_size=(4, 4))).size == (90, 60)
+        assert hub_code.load_image(encode("JPEG2000", picture, **options)).size == picture.size
+    assert hub_code.load_image(encode("JPEG2000", make_picture(90, 60), codeblock_size=(4, 4))).size == (90, 60)
 
 
 def test_a_packed_fits_is_refused_and_a_plain_one_is_read():
@@ -262,12 +259,12 @@ def test_a_packed_fits_is_refused_and_a_plain_one_is_read():
 
     axes = ["NAXIS   = 2", "NAXIS1  = 8", "NAXIS2  = 8"]
     plain = fits("SIMPLE  =                    T", "BITPIX  = 8", *axes, data=bytes(64))
-    assert load_image(plain).size == (8, 8)
+    assert hub_code.load_image(plain).size == (8, 8)
     table = ["XTENSION= 'BINTABLE'", "BITPIX  = 8", *axes, "ZIMAGE  = T", "ZCMPTYPE= 'GZIP_1  '", "ZBITPIX = 8"]
     table += ["ZNAXIS  = 2", "ZNAXIS1 = 8", "ZNAXIS2 = 8"]
     packed = fits("SIMPLE  =                    T", "BITPIX  = 8", "NAXIS   = 0", data=fits(*table, data=bytes(200)))
     with pytest.raises(ValueError, match="got FITS that is packed"):
-        load_image(packed)
+        hub_code.load_image(packed)
 
 
 @pytest.mark.parametrize("is_last", [False, True])
@@ -275,11 +272,11 @@ def test_a_png_with_megabytes_of_text_is_a_picture_everywhere(tmp_path, is_last)
     plain = encode("PNG")
     path = tmp_path / "workflow.png"
     path.write_bytes(with_huge_text(plain, is_last))
-    expected = np.asarray(load_image(plain))
-    assert np.array_equal(load_image(path), expected)
+    expected = np.asarray(hub_code.load_image(plain))
+    assert np.array_equal(hub_code.load_image(path), expected)
     assert np.array_equal(read_picture(path).rgb, expected)
     assert np.array_equal(read_clean(path, None), expected)
-    assert upright_size(path.read_bytes()) == (150, 100)
+    assert hub_code.upright_size(path.read_bytes()) == (150, 100)
     assert PILImage.open(io.BytesIO(make_thumbnail(path))).size == (150, 100)
     kept = prepare_dataset.image_bytes(ScoredImage(path, path.name, 5.0, "5", "a"))
     with PILImage.open(io.BytesIO(kept)) as opened:  # as datasets does
@@ -289,9 +286,9 @@ def test_a_png_with_megabytes_of_text_is_a_picture_everywhere(tmp_path, is_last)
 
 
 def test_a_draft_is_decoded_at_a_fraction_and_says_what_was_opened():
-    opened, rgb = decode_file(encode("JPEG", make_picture(1600, 1200)), draft_size=200)
+    opened, rgb = hub_code.decode_file(encode("JPEG", make_picture(1600, 1200)), draft_size=200)
     assert (opened.format, rgb.mode) == ("JPEG", "RGB") and rgb.width < 1600
-    assert decode_file(encode("PNG", make_picture(90, 60).quantize(16)))[0].mode == "P"
+    assert hub_code.decode_file(encode("PNG", make_picture(90, 60).quantize(16)))[0].mode == "P"
 
 
 def test_what_a_codec_gives_back_is_rgb():
@@ -302,16 +299,16 @@ def test_what_a_codec_gives_back_is_rgb():
 def test_a_file_is_read_once_within_a_limit(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(encode("PNG"))
-    assert read_file(path) == path.read_bytes()
+    assert hub_code.read_file(path) == path.read_bytes()
     os.mkfifo(tmp_path / "pipe.png")
-    for read in (read_file, load_image):
+    for read in (hub_code.read_file, hub_code.load_image):
         with pytest.raises(ValueError, match="not a regular file"):
             read(tmp_path / "pipe.png")
-    monkeypatch.setitem(read_file.__globals__, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setitem(hub_code.read_file.__globals__, "MAX_FILE_BYTES", 2**20)
     with open(path, "ab") as file:
         file.truncate(2**20 + 1)
     with pytest.raises(ValueError, match="at most 1 MB are accepted in a file, got more"):
-        load_image(path)
+        hub_code.load_image(path)
 
 
 def test_hash_pixels_and_size_are_of_the_same_bytes_while_a_file_is_rewritten(tmp_path):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.models.loading import HUB_CODE, code_hash, hashes_of_ours, load_model
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 PICTURE = ROOT / "tests/recorded/image.png"
 SCORE = -1.0846385955810547  # of that picture, by the code that saved the checkpoint
@@ -32,7 +32,7 @@ def change_config(folder: Path, **fields) -> None:
 
 def test_a_released_checkpoint_in_a_folder_is_loaded_by_todays_code(released):
     model = load_model(released)
-    assert type(model) is hub_class("modeling_hybridiqa.HybridIQAModel")
+    assert type(model) is hub_code.HybridIQAModel
     assert model.score(PICTURE).item() == pytest.approx(SCORE, abs=1e-5)
     change_config(released, target_widths=[8] * 1000)  # what its own code would build
     with pytest.raises(ValueError, match="target_widths has at most 16 layers, got 1000"):
@@ -42,7 +42,7 @@ def test_a_released_checkpoint_in_a_folder_is_loaded_by_todays_code(released):
 def test_a_released_checkpoint_with_the_line_ends_of_windows_is_ours(released):
     for path in released.glob("*.py"):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert type(load_model(released)) is hub_class("modeling_hybridiqa.HybridIQAModel")
+    assert type(load_model(released)) is hub_code.HybridIQAModel
 
 
 def test_a_released_checkpoint_scores_as_it_did_by_its_own_code_too(released):

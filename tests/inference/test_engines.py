@@ -9,7 +9,7 @@ from transformers import AutoModel
 
 from hybridiqa.inference.engine import DTYPES, load_engine
 from hybridiqa.models.loading import load_model, model_fingerprint
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 
 def patches_of(engine, num_images: int = 3, **options) -> torch.Tensor:

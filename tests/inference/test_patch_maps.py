@@ -9,7 +9,7 @@ from factories import make_picture
 from PIL import Image
 
 from hybridiqa.inference.patch_maps import GAP, draw_patch_map, map_path, mean_scores, save_patch_map
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 
 RED, YELLOW, BLUE = (165, 0, 38), (255, 255, 191), (49, 54, 149)  # the map's colours of 1, 5 and 9
 GREY = Image.new("RGB", (1024, 1024), (100, 100, 100))
@@ -18,7 +18,7 @@ SCORE_RANGE = (1, 9)
 
 def draw(image: Image.Image, sampling: str = "grid", **options) -> Image.Image:
     """A map of an image whose patches score 1 to 9."""
-    processor = hub_class("image_processing_hybridiqa.HybridIQAImageProcessor")()
+    processor = hub_code.HybridIQAImageProcessor()
     boxes = processor.patch_boxes(*image.size, sampling=sampling, **options)
     return draw_patch_map(image, boxes, np.linspace(1, 9, len(boxes)).tolist(), 5.0, SCORE_RANGE)
 

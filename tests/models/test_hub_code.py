@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from hybridiqa.models.loading import HUB_CODE
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 LIBRARIES = {"torch", "transformers", "numpy", "PIL", *sys.stdlib_module_names}

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from pyarrow import parquet
 
-from hybridiqa.models.percentiles import percentiles_among, percentiles_in
+from hybridiqa.models import hub_code
+from hybridiqa.models.percentiles import percentiles_among
 from hybridiqa.scores.ledger import (
     ScoreLedger,
     ScoreProgress,
@@ -255,7 +256,7 @@ def test_within_means_the_inputs_and_what_lies_below_folders(tmp_path, monkeypat
 
 
 def test_percentiles_by_hand():
-    assert percentiles_in([2.0, 4.0, 8.0], [1.0, 2.0, 3.0, 6.0, 9.0]) == [0.0, 0.0, 25.0, 75.0, 100.0]
+    assert hub_code.percentiles_in([2.0, 4.0, 8.0], [1.0, 2.0, 3.0, 6.0, 9.0]) == [0.0, 0.0, 25.0, 75.0, 100.0]
     assert percentiles_among([3.0, 1.0, 2.0, 2.0]) == [87.5, 12.5, 50.0, 50.0]
     assert percentiles_among([5.0]) == [50.0]
 

@@ -27,7 +27,7 @@ from hybridiqa.training import report as run_report
 from hybridiqa.training import trainer as training
 from hybridiqa.training.checkpoints import FILES_FILE, PROGRESS_FILE, find_fault, latest_state, list_states
 from hybridiqa.training.stopping import Stopped, StopSignals
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 OPTIONS = ["--from_scratch", "--num_train_patches", "4", "--num_eval_patches", "1", "--num_resamples", "20"]
 OPTIONS += ["--batch_size", "8", "--num_epochs", "2", "--mixed_precision", "no", "--learning_rate", "1e-4"]

@@ -25,7 +25,7 @@ from factories import make_picture
 from page_server import THREADS, page_server
 
 from hybridiqa.scores.score_file import read_scores
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 
 def make_pictures(folder: Path, num_images: int, side: int) -> list[Path]:

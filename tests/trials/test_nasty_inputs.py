@@ -12,7 +12,7 @@ from factories import make_picture
 from PIL import AvifImagePlugin, Image, ImageFile
 from trials.nasty_inputs import RECORDED, nasty_inputs, row_of, score_inputs, write_inputs
 
-from hybridiqa.models.hub_code import load_image
+from hybridiqa.models import hub_code
 
 NASTY_INPUTS = nasty_inputs()
 
@@ -57,7 +57,7 @@ def test_nothing_of_a_bomb_is_decoded_and_nothing_is_warned_of(tmp_path, monkeyp
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
     for given in (path, str(path), path.read_bytes()):
         with pytest.raises(ValueError, match=r"cannot read .*: at most 64 megapixels are accepted, got \d+ x \d+$"):
-            load_image(given)
+            hub_code.load_image(given)
     assert not recwarn.list
 
 
@@ -68,12 +68,12 @@ def test_an_open_pil_image_of_a_bomb_is_refused_before_it_is_decoded(tmp_path, m
         Image.open(tmp_path / "a.png") as opened,
         pytest.raises(ValueError, match="at most 64 megapixels are accepted, got 8001 x 8000"),
     ):
-        load_image(opened)
+        hub_code.load_image(opened)
 
 
 def test_a_picture_of_64_megapixels_is_read(tmp_path):
     Image.new("1", (8000, 8000)).save(tmp_path / "a.png")
-    assert load_image(tmp_path / "a.png").size == (8000, 8000)
+    assert hub_code.load_image(tmp_path / "a.png").size == (8000, 8000)
 
 
 def test_heic_needs_a_package_and_the_reason_says_which(monkeypatch):
@@ -81,18 +81,18 @@ def test_heic_needs_a_package_and_the_reason_says_which(monkeypatch):
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
     monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
     with pytest.raises(ValueError, match=r"small\.heic: HEIC is read with .*: pip install pillow-heif$"):
-        load_image(RECORDED / "small.heic")
+        hub_code.load_image(RECORDED / "small.heic")
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("pillow_heif"), reason="pillow-heif is not installed")
 def test_heic_is_read_where_its_package_is_installed():
-    assert load_image(RECORDED / "small.heic").size == (120, 80)
+    assert hub_code.load_image(RECORDED / "small.heic").size == (120, 80)
 
 
 def test_avif_that_pillow_was_built_without_is_refused_with_what_to_install(monkeypatch):
     monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
     with pytest.raises(ValueError, match="this Pillow was built without AVIF: pip install --upgrade pillow"):
-        load_image(RECORDED / "small.avif")
+        hub_code.load_image(RECORDED / "small.avif")
 
 
 def test_a_file_without_permission_is_refused_with_that_reason():
@@ -105,8 +105,8 @@ def test_a_file_without_permission_is_refused_with_that_reason():
             if user == 0:
                 os.seteuid(65534)  # nobody: root reads everything
             with pytest.raises(ValueError, match="Permission denied"):
-                load_image(file.name)
+                hub_code.load_image(file.name)
         finally:
             os.seteuid(user)
         os.chmod(file.name, 0o600)
-        assert load_image(file.name).size == (150, 100)
+        assert hub_code.load_image(file.name).size == (150, 100)

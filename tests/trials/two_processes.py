@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from factories import make_picture, make_tiny_model
 
 from hybridiqa.data.loading import ResidentImages
-from hybridiqa.models.hub_code import hub_class
+from hybridiqa.models import hub_code
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.trainer import Split, Trainer
 
@@ -48,7 +48,7 @@ def make_model(layout: str, patch_size: int):
     if layout == "tiny":
         return make_tiny_model(patch_size=patch_size)
     torch.manual_seed(0)
-    model_class = hub_class("modeling_hybridiqa.HybridIQAModel")
+    model_class = hub_code.HybridIQAModel
     backbone_config = ResNetConfig(depths=[3, 4, 6, 3])
     return model_class(model_class.config_class(backbone_config=backbone_config, patch_size=patch_size))
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 IS_GLIBC = sys.platform.startswith("linux") and os.confstr("CS_GNU_LIBC_VERSION") is not None
 # A process of its own, whose heap holds nothing behind the array. Addresses only: nothing is written there.

@@ -24,7 +24,7 @@ from trials import page_clients
 
 from hybridiqa.models.loading import load_model
 from hybridiqa.scores.score_file import read_scores
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 
 @pytest.fixture(scope="module")

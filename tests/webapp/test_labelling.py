@@ -19,7 +19,7 @@ from PIL import Image
 from hybridiqa.data.folders import read_hybrid_folder
 from hybridiqa.data.loading import load_prepared
 from hybridiqa.utils.files import content_hash, hash_of
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 from hybridiqa.webapp import labelling
 from hybridiqa.webapp.labelling import (
     CHOICES,

@@ -14,7 +14,7 @@ from factories import make_picture
 from page_server import THREADS, open_browser, page_server
 
 from hybridiqa.scores.score_file import read_scores
-from hybridiqa.utils.runtime import ROOT
+from hybridiqa.utils.root import ROOT
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 SLOW = 60_000  # milliseconds, for a page that starts or scores on a busy machine
