@@ -73,7 +73,9 @@ def test_a_space_of_this_folder_runs_what_was_tested():
     assert space.sdk_version == metric.sdk_version
     assert str(requirements("requirements-dev.txt")["gradio"].specifier) == f"=={space.sdk_version}"
     assert f"pip install gradio=={space.sdk_version} " in README
-    assert f"pip install gradio=={space.sdk_version} " in (ROOT / "app.py").read_text(encoding="utf-8")
+    assert f"pip install gradio=={space.sdk_version} " in (ROOT / "hybridiqa/commands/app.py").read_text(
+        encoding="utf-8"
+    )
     pinned, wanted = requirements("pre-requirements.txt"), requirements("requirements.txt")
     assert pinned.keys() == wanted.keys()
     for name, requirement in pinned.items():
