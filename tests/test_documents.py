@@ -11,7 +11,9 @@ import sys
 import tomllib
 
 import pytest
+import yaml
 from documents import DOCUMENTS, MANUAL, OTHERS, README, anchors_of, blocks, commands_of, links_of
+from huggingface_hub import ModelCard
 from packaging.requirements import Requirement
 from transformers import HfArgumentParser
 
@@ -201,3 +203,19 @@ def test_the_commands_that_ci_takes_from_the_readme_are_there_once():
 def test_the_tools_that_contributors_are_told_of_are_installed_with_the_tests():
     listed = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
     assert all(re.search(rf"^{tool}\b", listed, re.MULTILINE) for tool in ("pytest", "ruff", "mypy"))
+
+
+def test_pre_commit_checks_what_ci_checks():
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert len(local["hooks"]) == 3
+    assert all(f'timed "{hook["entry"]}"' in script for hook in local["hooks"])
+
+
+def test_the_citation_is_that_of_the_readme():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    (paper,) = citation["references"]
+    assert citation["license"].lower() == ModelCard(README).data.license
+    bibtex = README.split("```bibtex\n")[1]
+    assert all(str(paper[key]) in bibtex for key in ("title", "collection-title", "year"))
+    assert all(f"{author['family-names']}, {author['given-names']}" in bibtex for author in paper["authors"])
