@@ -93,6 +93,7 @@ def test_the_hub_document_works_from_top_to_bottom(hub, checkout, tmp_path):
     for command in commands:
         command += next((more for script, more in SHORTER.items() if script in command), [])
     examples = [["python", "-c", code] for code in blocks("python", document="docs/hub.md")]
+    examples += [["python", "-c", code] for code in blocks("python", "Your own loop")]  # with what was prepared
     metric = 'import evaluate, json; print(json.dumps(evaluate.load("you/iqa").compute(predictions=[1, 2, 4], '
     metric += "references=[1, 3, 2], num_resamples=0)))"
     *printed, values = run_in(hub, checkout, [*commands, *examples, ["python", "-c", metric]])
