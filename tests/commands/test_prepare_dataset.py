@@ -1,4 +1,4 @@
-"""The door from scored pictures to a dataset, and the way back out of it."""
+"""The command from scored images to a dataset, and the way back out of it."""
 
 import json
 import shutil
@@ -12,8 +12,7 @@ import torch
 from factories import make_picture
 from PIL import Image, ImageOps
 
-from hybridiqa.commands import prepare_dataset
-from hybridiqa.commands.prepare_dataset import main
+from hybridiqa.commands.prepare_dataset import main, parse_arguments
 from hybridiqa.data.loading import dataset_on_device, load_prepared
 
 
@@ -125,7 +124,7 @@ def test_what_is_left_out_is_listed_on_screen_and_in_the_report(tmp_path, capsys
     assert run(source, "--output_dir", tmp_path / "out", "--seed", 3) == 1
     printed = capsys.readouterr().out
     assert "without a score: 12" in printed and "unscored09.png" in printed and "unscored10.png" not in printed
-    assert "unreadable: 1" in printed and "9/broken.png: not a picture" in printed
+    assert "unreadable: 1" in printed and "9/broken.png: not an image" in printed
     assert "other files: 1" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["source"] == str(source) and report["arguments"]["seed"] == 3
@@ -212,17 +211,19 @@ def test_a_table_of_scores_serves_a_plain_folder_and_scenes_can_be_left_out(tmp_
     assert "no group matches --validation_groups 'scene9'" in capsys.readouterr().err
 
 
-def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
+@pytest.mark.parametrize("form", [("synthesize", ["build"]), ("--synthesize_artifacts", [])], ids=["new", "old"])
+def test_clean_images_become_a_dataset_in_two_commands(tmp_path, capsys, form):
     rng = np.random.default_rng(0)
     (tmp_path / "clean").mkdir()
     for index in range(4):
         Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(tmp_path / "clean" / f"{index}.png")
     options = ("--versions_per_image", 5, "--num_workers", 1, "--max_size", 16)
-    assert run("--synthesize_artifacts", tmp_path / "clean", "--output_dir", tmp_path / "damaged", *options) == 0
+    synthesize, build = form
+    assert run(synthesize, tmp_path / "clean", "--output_dir", tmp_path / "distorted", *options) == 0
     printed = capsys.readouterr().out
-    assert "4 clean and 20 damaged pictures" in printed and "--group_pattern '([^/]+)__'" in printed
+    assert "4 clean and 20 distorted images" in printed and "--group_pattern '([^/]+)__'" in printed
     fractions = ("--validation_fraction", 0.25, "--test_fraction", 0.25)
-    command = (tmp_path / "damaged", "--output_dir", tmp_path / "out", "--group_pattern", "([^/]+)__")
+    command = (*build, tmp_path / "distorted", "--output_dir", tmp_path / "out", "--group_pattern", "([^/]+)__")
     assert run(*command, *fractions) == 0
     splits = load_prepared(tmp_path / "out")
     assert {name: len(split) for name, split in splits.items()} == {"train": 12, "validation": 6, "test": 6}
@@ -242,7 +243,7 @@ def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
         (("{source}", "--group_pattern", "nowhere"), "finds no group"),
         (("{source}", "--num_workers", "0"), "1 or more"),
         (("{source}", "--colour", "red"), "unrecognized arguments"),
-        (("{source}/9",), "no picture in"),
+        (("{source}/9",), "no image in"),
         (("{source}/9/0.png",), "a folder, a .zip or a Hub dataset's name is accepted"),
         (("nowhere",), "there is no folder or zip 'nowhere'"),
         (("{source}", "--scores_csv", "nowhere.csv"), "nowhere.csv"),
@@ -250,6 +251,16 @@ def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
         (("--synthesize_artifacts", "{source}", "--crop_size", "64"), "crops per image and their size go together"),
         (("{source}", "--mixes_per_image", "3"), "--mixes_per_image has no effect here"),
         (("--synthesize_artifacts", "{source}", "--deduplicate"), "--deduplicate has no effect here"),
+        (("build",), "the following arguments are required: source"),
+        (("build", "{source}", "--mixes_per_image", "3"), "unrecognized arguments: --mixes_per_image 3"),
+        (("build", "{source}", "--synthesize_artifacts", "{source}"), "unrecognized arguments"),
+        (("build", "{source}", "--group_column", "scene"), "--group_column has no effect here"),
+        (("build", "{source}", "--private"), "--private has no effect here"),
+        (("build", "{source}", "--num_workers", "0"), "argument --num_workers: got 0; accepted: 1 or more"),
+        (("build", "{source}", "--test_fraction", "1"), "argument --test_fraction: got 1; accepted: 0 or more"),
+        (("synthesize", "{source}", "--deduplicate"), "unrecognized arguments: --deduplicate"),
+        (("synthesize", "nowhere"), "'nowhere' is not a folder"),
+        (("push", "{source}", "you/data"), "unrecognized arguments: --output_dir"),
     ],
 )
 def test_wrong_usage_is_one_line_and_leaves_nothing_behind(tmp_path, capsys, args, message):
@@ -268,7 +279,7 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path, monkeypatch, capsys)
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(prepare_dataset.DatasetDict, "save_to_disk", fail)
+    monkeypatch.setattr(datasets.DatasetDict, "save_to_disk", fail)
     assert run(source, "--output_dir", tmp_path / "out") == 2
     assert "error: disk full" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -285,13 +296,13 @@ def test_a_used_output_folder_and_an_unsafe_zip_are_refused(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.zip", "source"]
 
 
-def test_damaged_versions_are_not_put_among_the_clean_pictures(tmp_path, capsys):
+def test_distorted_versions_are_not_put_among_the_clean_images(tmp_path, capsys):
     clean = save_scored_folder(tmp_path / "clean")
     (tmp_path / "link").symlink_to(clean)
     before = sorted(tmp_path.rglob("*"))
     for output_dir in (clean / "d", tmp_path / "link" / "deep" / "d", tmp_path / "x" / ".." / "clean" / "d"):
         assert run("--synthesize_artifacts", clean, "--output_dir", output_dir) == 2
-        assert "lies in the folder of clean pictures" in capsys.readouterr().err
+        assert "lies in the folder of clean images" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -359,3 +370,56 @@ def test_what_is_near_to_a_test_picture_becomes_test_with_its_group(tmp_path, ca
     assert sorted(seeds_of(splits["train"]) + seeds_of(splits["validation"])) == list("3345678")
     assert run(*command, "--output_dir", tmp_path / "none", "--test_groups", "nowhere") == 2
     assert "no group matches" in capsys.readouterr().err
+
+
+def test_both_forms_of_a_command_line_say_the_same():
+    def parse(line: str) -> dict:
+        return {name: value for name, value in vars(parse_arguments(line.split())).items() if value is not None}
+
+    options = "--output_dir out --seed 3 --num_workers 2"
+    card = "--license mit --private"
+    build = f"{options} --deduplicate --test_fraction 0.2 --group_pattern x --push_to_hub you/data {card}"
+    synthesize = f"{options} --versions_per_image 5 --crops_per_image 2 --crop_size 64"
+    for new, old in (
+        (f"build pictures {build}", f"pictures {build}"),
+        (f"build {build} ./build", f"{build} ./build"),
+        (f"synthesize clean {synthesize}", f"--synthesize_artifacts clean {synthesize}"),
+        (f"synthesize {synthesize} clean", f"{synthesize} --synth clean"),
+        (f"push out you/data {card}", f"--output_dir out --push_to_hub you/data {card}"),
+    ):
+        assert parse(new).items() <= parse(old).items(), new
+
+
+@pytest.mark.parametrize("word", ["build", "synthesize", "push"])
+def test_a_command_that_is_also_a_folder_is_refused_and_the_folder_is_named(tmp_path, monkeypatch, capsys, word):
+    save_scored_folder(tmp_path / word)
+    monkeypatch.chdir(tmp_path)
+    for words in ([word], [word, "pictures"]):
+        assert run(*words, "--output_dir", "out") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"./{word}" in error
+    assert run(f"./{word}", "--output_dir", "old") == 0
+    assert run("build", f"./{word}", "--output_dir", "new") == (2 if word == "build" else 0)
+
+
+def test_help_shows_the_commands_and_that_the_form_without_one_goes_on(capsys):
+    for words, expected in (
+        ([], ("build images --scores_csv", "The form without a command goes on to be understood")),
+        (["build"], ("--deduplicate", "koniq10k: KonIQ-10k")),
+        (["synthesize"], ("CLEAN_DIR", "--crop_size")),
+        (["push"], ("USER/NAME", "--license")),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(*words, "--help")
+        printed = capsys.readouterr().out
+        assert stop.value.code == 0 and all(text in printed for text in expected)
+        assert ("--deduplicate" in printed) == (words == ["build"])
+
+
+def test_a_required_split_that_is_not_there_is_named(tmp_path):
+    only_row_source = tmp_path / "source" / "9"
+    only_row_source.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(only_row_source / "a.png")
+    only_row(tmp_path / "source", tmp_path / "out")
+    with pytest.raises(ValueError, match="out lacks the split test and validation, it has train"):
+        load_prepared(tmp_path / "out", ("train", "validation", "test"))

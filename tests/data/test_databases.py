@@ -11,7 +11,14 @@ from PIL import Image
 from scipy.io import savemat
 
 from hybridiqa.commands.prepare_dataset import main
-from hybridiqa.data.database_reader import PictureFinder, find_list, read_database, recognise, turned_and_scaled
+from hybridiqa.data.database_reader import (
+    ReleaseFiles,
+    find_list,
+    read_database,
+    recognise,
+    rescale_score,
+    upright_score,
+)
 from hybridiqa.data.databases import DATABASES, LIVE_FOLDERS
 
 
@@ -217,8 +224,9 @@ def test_rescaled_scores_go_from_1_to_9_and_the_best_stays_the_best(release):
     ("score", "is_higher_better", "is_rescaled", "expected"),
     [(25, True, False, 25), (25, False, False, 75), (25, True, True, 3), (25, False, True, 7), (100, False, True, 1)],
 )
-def test_difference_scores_are_turned_around(score, is_higher_better, is_rescaled, expected):
-    assert turned_and_scaled(score, (0, 100), is_higher_better, is_rescaled) == expected
+def test_difference_scores_are_inverted(score, is_higher_better, is_rescaled, expected):
+    upright = upright_score(score, (0, 100), is_higher_better)
+    assert (rescale_score(upright, (0, 100)) if is_rescaled else upright) == expected
 
 
 def test_every_layout_has_two_sources_or_says_what_is_not_verified():
@@ -262,16 +270,16 @@ def test_a_list_of_equal_scores_on_an_open_scale_is_refused(tmp_path):
     (tmp_path / "Data/mean_zscores.csv").write_text(
         "Ground Truth File,Recolour File,Mean zScore\n015004_gt.jpg,015004_gt.jpg,0.5\n"
     )
-    with pytest.raises(ValueError, match=r"gives every picture the same score, 0\.5"):
+    with pytest.raises(ValueError, match=r"gives every image the same score, 0\.5"):
         read_database(tmp_path, "hecd")
 
 
 def test_a_name_that_could_be_several_files_is_refused(tmp_path):
     save_pictures(tmp_path, ["a/x.png", "b/x.png", "c/y.png"])
-    finder = PictureFinder(tmp_path)
+    finder = ReleaseFiles(tmp_path)
     assert finder.find("A/X.PNG") == "a/x.png" and finder.find("elsewhere/y.png") == "c/y.png"
     assert finder.find("z.png") is None
-    assert PictureFinder(tmp_path, ["B"]).find("x.png") == "b/x.png"
+    assert ReleaseFiles(tmp_path, ["B"]).find("x.png") == "b/x.png"
     with pytest.raises(ValueError, match=r"'x.png' could be any of a/x.png, b/x.png"):
         finder.find("x.png")
 
@@ -310,7 +318,7 @@ def test_a_list_with_a_row_that_says_too_little_is_one_line(tmp_path, capsys, ro
         assert str(tmp_path / "release") in line
 
 
-def test_the_door_keeps_the_official_split_and_writes_the_mapping_down(tmp_path, capsys):
+def test_the_command_keeps_the_official_split_and_writes_the_mapping_down(tmp_path, capsys):
     (tmp_path / "release").mkdir()
     make_koniq10k(tmp_path / "release")
     arguments = [tmp_path / "release", "--format", "auto", "--rescale", "--output_dir"]
@@ -338,7 +346,7 @@ def test_missing_pictures_are_listed_and_too_many_stop(tmp_path, capsys):
     options = ["--format", "kadid10k", "--validation_fraction", 0, "--test_fraction", 0, "--output_dir"]
     assert run(tmp_path / "release", "--max_missing", 2, *options, tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "3 listed pictures are not in" in said and "--max_missing 3 would go on without them" in said
+    assert "3 listed images are not in" in said and "--max_missing 3 would go on without them" in said
     assert run(tmp_path / "release", *options, tmp_path / "out") == 1
     assert "in the table, not in the folder: 3\n    images/I01_02_01.png" in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """Versions of one picture share a group; other pictures do not."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +9,23 @@ import pytest
 from factories import make_picture
 from PIL import Image, ImageDraw, ImageOps
 
-from hybridiqa.data.folders import ScoredImage
+from hybridiqa.data.fingerprints import make_fingerprint
+from hybridiqa.data.folders import ScoredImage, read_labelled_folder
 from hybridiqa.data.near_duplicates import merge_near_duplicates
 from hybridiqa.data.splits import split_by_group
 
 
-def save(folder: Path, pictures: dict[str, Image.Image], groups: dict[str, str] | None = None) -> list[ScoredImage]:
-    """A record for each picture, of the group that is given or else its own."""
-    records = []
-    for name, picture in pictures.items():
+def save(folder: Path, images: dict[str, Image.Image], groups: dict[str, str] | None = None) -> list[ScoredImage]:
+    """Return a record for each image, of the group that is given or else its own."""
+    for name, image in images.items():
         options = {"quality": 30} if name.endswith(".jpg") else {}
-        picture.save(folder / name, **options)
-        records.append(ScoredImage(folder / name, name, 5.0, "5", (groups or {}).get(name, name)))
-    return records
+        image.save(folder / name, **options)
+    return read(folder, groups)
+
+
+def read(folder: Path, groups: dict[str, str] | None = None, num_workers: int = 4) -> list[ScoredImage]:
+    labels = (lambda _: (5.0, "5")), (lambda name: (groups or {}).get(name, name))
+    return read_labelled_folder(folder, *labels, num_workers, make_fingerprint).records
 
 
 def versions(picture: Image.Image) -> dict[str, Image.Image]:
@@ -103,10 +108,11 @@ def test_neither_the_order_nor_the_number_of_workers_changes_anything(tmp_path):
     records = save(tmp_path, pictures)
     merged, clusters = merge_near_duplicates(records)
     shuffled = random.Random(0).sample(records, len(records))
-    merged_shuffled, clusters_shuffled = merge_near_duplicates(shuffled, num_workers=1)
+    merged_shuffled, clusters_shuffled = merge_near_duplicates(shuffled)
     by_path = {record.relative_path: record for record in merged}
     assert merged_shuffled == [by_path[record.relative_path] for record in shuffled]
     assert clusters_shuffled == clusters and len(clusters) == 5
+    assert merge_near_duplicates(read(tmp_path, num_workers=1)) == (merged, clusters)
 
 
 def test_comparing_a_few_rows_at_a_time_changes_nothing(tmp_path, monkeypatch):
@@ -131,14 +137,14 @@ def test_distance_0_merges_equal_pixels_only(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"max_distance": -1}, "0 to 71"), ({"max_distance": 72}, "0 to 71"), ({"num_workers": 0}, "1 or more")],
+    [({"max_distance": -1}, "0 to 71"), ({"max_distance": 72}, "0 to 71")],
 )
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         merge_near_duplicates([], **options)
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"a\.png"):
-        merge_near_duplicates([ScoredImage(tmp_path / "a.png", "a.png", 5.0, "5", "a")])
+def test_a_record_that_was_read_without_its_fingerprint_is_named(tmp_path):
+    [record] = save(tmp_path, {"a.png": make_picture()})
+    with pytest.raises(RuntimeError, match=r"a\.png has no fingerprint"):
+        merge_near_duplicates([replace(record, fingerprint=None)])
