@@ -251,9 +251,9 @@ def pattern(text: str) -> str:
     return text
 
 
-def _common_options() -> ArgumentParser:
+def _common_options() -> _OneLineParser:
     """Return the options of whatever writes a folder."""
-    parser = ArgumentParser(add_help=False)
+    parser = _OneLineParser(add_help=False)
     add = parser.add_argument
     add("--output_dir", type=Path, required=True, help="must be new or empty")
     add("--seed", type=int, default=0, help="of all draws (default 0)")
@@ -262,8 +262,8 @@ def _common_options() -> ArgumentParser:
     return parser
 
 
-def _build_options() -> ArgumentParser:
-    parser = ArgumentParser(add_help=False)
+def _build_options() -> _OneLineParser:
+    parser = _OneLineParser(add_help=False)
     add = parser.add_argument
     add("--validation_fraction", type=share, default=0.1, help="share of the images (default 0.1)")
     add("--test_fraction", type=share, default=0.1, help="share of the images (default 0.1)")
@@ -304,17 +304,17 @@ def _build_options() -> ArgumentParser:
     return parser
 
 
-def _card_options() -> ArgumentParser:
+def _card_options() -> _OneLineParser:
     """Return the options of whatever goes to the Hub."""
-    parser = ArgumentParser(add_help=False)
+    parser = _OneLineParser(add_help=False)
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     license_help = "of the images, as the Hub spells it, for the card (default unknown)"
     parser.add_argument("--license", default="unknown", help=license_help)
     return parser
 
 
-def _synthesis_options() -> ArgumentParser:
-    parser = ArgumentParser(add_help=False)
+def _synthesis_options() -> _OneLineParser:
+    parser = _OneLineParser(add_help=False)
     add = parser.add_argument
     add("--versions_per_image", type=int, help="of 60 (default all)")
     add("--mixes_per_image", type=int, default=0, help="of two distortions each, besides (default 0)")

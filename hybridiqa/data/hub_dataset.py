@@ -12,7 +12,7 @@ from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from datasets.table import embed_table_storage
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import CardData, DatasetCard, DatasetCardData
 from huggingface_hub.utils import EntryNotFoundError, RepositoryNotFoundError
 
 from hybridiqa.utils.hub import HubRepository, PushError, push_folder, reason_of
@@ -103,7 +103,7 @@ def _write_shards(dataset: Dataset, folder: Path, split: str, cache_path: Path) 
     return sum(path.stat().st_size for path in paths)
 
 
-def _describe(data: DatasetCardData, splits: DatasetDict, num_bytes: dict[str, int]) -> None:
+def _describe(data: CardData, splits: DatasetDict, num_bytes: dict[str, int]) -> None:
     """Put features, splits and the files of each split into a card's metadata, as the Hub and `datasets` read them."""
     features = next(iter(splits.values())).features
     infos = {name: SplitInfo(name, num_bytes[name], len(split)) for name, split in splits.items()}

@@ -200,7 +200,7 @@ def shuffled_blocks(image: Image.Image, level: float, rng: np.random.Generator) 
     block = int(rng.integers(10, 25))
     rows, columns = np.indices(pixels.shape[:2])  # (height, width) each
     blocks = (rows // block, columns // block)
-    grid_shape = (rows[-1, 0] // block + 1, columns[0, -1] // block + 1)
+    grid_shape = ((image.height - 1) // block + 1, (image.width - 1) // block + 1)
     draws = rng.random(grid_shape)
     is_moved = draws <= max(draws.min(), interpolate(level, 0.04, 0.15, 0.35, 0.7, 1))  # one at least
     angles = rng.uniform(0, 2 * np.pi, grid_shape)

@@ -1,4 +1,4 @@
-"""Training through the door, on a tiny dataset: what it learns, writes, repeats and refuses."""
+"""Training through the command, on a tiny dataset: what it learns, writes, repeats and refuses."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ from hybridiqa.training import trainer as training
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_model, build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import RandomPatches
-from hybridiqa.training.trainer import format_metrics, merit
+from hybridiqa.training.trainer import format_metrics, rank_epoch
 from hybridiqa.utils.atomic import without_nan
 from metrics.iqa.iqa import bootstrap_intervals
 
@@ -83,7 +83,7 @@ def test_it_learns_to_tell_sharp_from_blurred_and_writes_a_folder_ready_for_the_
     assert low <= metrics["test"]["rmse"] <= high
     assert metrics["num_images"] == {"train": 20, "validation": 6, "test": 6}
     assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3, 4]
-    best = max(metrics["history"], key=lambda row: merit(row["validation"]))
+    best = max(metrics["history"], key=lambda row: rank_epoch(row["validation"]))
     assert metrics["best_epoch"] == best["epoch"]
     saved = json.loads((tmp_path / "out" / "training_arguments.json").read_text())
     assert saved["learning_rate"] == 1e-3 and saved["seed"] == 0
@@ -114,9 +114,9 @@ def test_the_same_command_twice_gives_the_same_weights_and_metrics(prepared, tin
 
 def test_where_srcc_cannot_choose_the_smaller_error_does():
     undefined = {"srcc": float("nan"), "rmse": 0.5}
-    assert merit(undefined | {"rmse": 0.1}) > merit(undefined)
-    assert merit({"srcc": 0.2, "rmse": 3.0}) > merit(undefined)
-    assert merit({"srcc": 0.5, "rmse": 1.0}) > merit({"srcc": 0.5, "rmse": 2.0})
+    assert rank_epoch(undefined | {"rmse": 0.1}) > rank_epoch(undefined)
+    assert rank_epoch({"srcc": 0.2, "rmse": 3.0}) > rank_epoch(undefined)
+    assert rank_epoch({"srcc": 0.5, "rmse": 1.0}) > rank_epoch({"srcc": 0.5, "rmse": 2.0})
     assert json.loads(json.dumps(without_nan({"a": [undefined]}))) == {"a": [{"srcc": None, "rmse": 0.5}]}
 
 
@@ -358,7 +358,7 @@ def test_other_data_is_not_gone_on_with(prepared, tiny_config, tmp_path, capsys)
     splits["train"] = splits["train"].select(range(1, len(splits["train"])))
     splits.save_to_disk(data)
     assert small_run(data, tiny_config, tmp_path / "out", "--resume", "--num_epochs", "2") == 2
-    assert "was trained on other pictures" in capsys.readouterr().err
+    assert "was trained on other images" in capsys.readouterr().err
 
 
 def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_names_the_batch(
@@ -405,7 +405,7 @@ def test_repeats_are_runs_on_random_splits_by_group(prepared, tiny_config, tmp_p
     tested = [{row["path"] for row in predictions(tmp_path / "out" / f"repeat-0{n}")} for n in (1, 2, 3)]
     assert tested[0] != tested[1] != tested[2]
     dataset = concatenate_datasets(list(load_from_disk(prepared).values()))
-    splits = train.random_splits(dataset, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed=0)
+    splits = train.resplit(dataset, {"train": 0.6, "validation": 0.2, "test": 0.2}, seed=0)
     groups = [set(split["group"]) for split in splits.values()]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 16
 
@@ -473,7 +473,7 @@ def test_a_broken_picture_of_the_dataset_is_one_line(prepared, tiny_config, tmp_
     assert small_run(tmp_path / "data", tiny_config, tmp_path / "out") == 2
     [error] = [line for line in capsys.readouterr().err.splitlines() if "train.py: " in line]
     path = splits["validation"]["path"][2]
-    assert error.startswith(f"train.py: error: cannot read the picture in row 2 of the validation split, {path}: ")
+    assert error.startswith(f"train.py: error: cannot read the image in row 2 of the validation split, {path}: ")
 
 
 def test_a_backbone_that_is_only_there_as_a_pickle_is_refused(tmp_path):

@@ -280,7 +280,7 @@ def test_a_signal_in_the_evaluation_at_the_end_names_the_checkpoint(out, undistu
     assert_ended_alike(out, undisturbed)
 
 
-@pytest.mark.parametrize("where", ["load_splits", "build_model", "dataset_hash"])
+@pytest.mark.parametrize("where", ["load_prepared", "build_model", "dataset_hash"])
 def test_a_signal_before_the_first_step_says_that_there_is_no_checkpoint(data, tmp_path, monkeypatch, capsys, where):
     with monkeypatch.context() as patch:
         patch.setattr(train, where, lambda *_: signal.raise_signal(signal.SIGTERM))
