@@ -230,6 +230,9 @@ def run(args: TrainingArguments, signals: StopSignals) -> dict:
             results = run_once(args, splits, accelerator, Path(args.output_dir), signals)
         else:
             results = run_repeats(args, args.num_repeats, splits, accelerator, signals)
+    # What wraps the model has to go before the process group: as its last owner, it would wait for gloo's threads with
+    # Python's lock held, which they may need to let go of a tensor.
+    accelerator.free_memory()
     accelerator.end_training()
     if repository and accelerator.is_main_process:
         url = push_folder(Path(args.output_dir), repository, MODEL_FILES, WEIGHTS, "Trained by hybridIQA's train.py")

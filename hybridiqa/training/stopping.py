@@ -22,7 +22,7 @@ def is_speaking_process() -> bool:
 
 
 class Stopped(KeyboardInterrupt):
-    """The end of a run by a signal.
+    """End of a run by a signal.
 
     Args:
         number: of the signal.
@@ -34,7 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """The signals that ask a run to end, handled for as long as the `with` block lasts.
+    """Signals that ask a run to end, handled for as long as the `with` block lasts.
 
     Attributes:
         received: the number of the first that came, or none.

@@ -18,7 +18,7 @@ from hybridiqa.data.loading import dataset_on_device, load_prepared
 
 @pytest.fixture(autouse=True)
 def datasets_cache_stays_unused(tmp_path_factory, monkeypatch):
-    """Nothing may depend on the shared cache, nor be left in it."""
+    """Check that nothing depends on the shared cache, nor is left in it."""
     cache_dir = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache_dir)
     yield
@@ -38,14 +38,14 @@ def run(*args) -> int:
 
 
 def only_row(source: Path, output_dir: Path) -> dict:
-    """The row of a source of one picture, which stands in `9/`."""
+    """Return the row of a source of one image, which stands in `9/`."""
     assert run(source, "--output_dir", output_dir, "--validation_fraction", 0, "--test_fraction", 0) == 0
     splits = load_prepared(output_dir)
     assert list(splits) == ["train"] and len(splits["train"]) == 1
     return splits["train"][0]
 
 
-def test_a_scored_folder_becomes_stratified_splits_that_hold_the_pictures(tmp_path, capsys):
+def test_a_scored_folder_becomes_stratified_splits_that_hold_the_images(tmp_path, capsys):
     source = save_scored_folder(tmp_path / "source")
     assert run(source, "--output_dir", tmp_path / "out") == 0
     shutil.rmtree(source)
@@ -62,7 +62,7 @@ def test_a_scored_folder_becomes_stratified_splits_that_hold_the_pictures(tmp_pa
     assert "Artifact/2: 8  Perfect/4: 8  9: 8" in printed
 
 
-def test_the_device_function_gives_uint8_pictures_and_float32_scores(tmp_path):
+def test_the_device_function_gives_uint8_images_and_float32_scores(tmp_path):
     assert run(save_scored_folder(tmp_path / "source"), "--output_dir", tmp_path / "out") == 0
     split = dataset_on_device(load_prepared(tmp_path / "out")["train"], torch.device("cpu"))
     row = split[0]
@@ -76,7 +76,7 @@ def test_the_device_function_gives_uint8_pictures_and_float32_scores(tmp_path):
     assert equal["image"][0, :, 0, 0].tolist() == [0, 100, 200]
 
 
-def test_a_turned_picture_is_embedded_upright(tmp_path):
+def test_a_turned_image_is_embedded_upright(tmp_path):
     (tmp_path / "source" / "9").mkdir(parents=True)
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:, :16] = 255  # the left half is white; turned clockwise (6) it is the upper half
@@ -100,7 +100,7 @@ def test_a_turned_picture_is_embedded_upright(tmp_path):
         ("a.gif", Image.new("L", (4, 4), 7), (7, 7, 7)),
     ],
 )
-def test_every_kind_of_picture_is_embedded_as_the_scorer_sees_it(tmp_path, name, image, expected):
+def test_every_kind_of_image_is_embedded_as_the_scorer_sees_it(tmp_path, name, image, expected):
     (tmp_path / "source" / "9").mkdir(parents=True)
     image.save(tmp_path / "source" / "9" / name)
     assert only_row(tmp_path / "source", tmp_path / "out")["image"].getpixel((1, 1)) == expected
@@ -176,14 +176,14 @@ def test_an_unreachable_hub_is_one_clear_line(tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_of_scores_serves_a_plain_folder_and_scenes_can_be_left_out(tmp_path, capsys):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     rows = ["name,mos,scene"]
     for index in range(12):
-        Image.new("RGB", (4, 4), (index, 0, 0)).save(tmp_path / "pictures" / f"{index}.png")
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(tmp_path / "images" / f"{index}.png")
         rows.append(f"{index}.png,{1 + index / 4},scene{index // 3}")
     (tmp_path / "scores.csv").write_text("\n".join([*rows, "gone.png,3,scene9"]))
     columns = ("--file_column", "name", "--score_column", "mos", "--group_column", "scene")
-    command = (tmp_path / "pictures", "--scores_csv", tmp_path / "scores.csv", *columns, "--output_dir")
+    command = (tmp_path / "images", "--scores_csv", tmp_path / "scores.csv", *columns, "--output_dir")
     assert run(*command, tmp_path / "out", "--test_groups", "scene[13]", "--validation_fraction", 0.5) == 1
     splits = load_prepared(tmp_path / "out")
     assert set(splits["test"]["group"]) == {"scene1", "scene3"}
@@ -317,14 +317,14 @@ def test_only_prepared_datasets_are_loaded(tmp_path):
         load_prepared(tmp_path / "lacking")
 
 
-def save_pictures_and_their_copies(folder: Path, num_pictures: int = 9) -> Path:
-    """Pictures in `9/`; of each a small mirrored copy in `Perfect/2/`, whose names differ."""
+def save_images_and_their_copies(folder: Path, num_images: int = 9) -> Path:
+    """Save images in `9/` and of each a small mirrored copy in `Perfect/2/`, whose names differ."""
     for bin_name in ("9", "Perfect/2"):
         (folder / bin_name).mkdir(parents=True)
-    for seed in range(num_pictures):
-        picture = make_picture(120, 80, seed)
-        picture.save(folder / "9" / f"{seed}.png")
-        ImageOps.mirror(picture).resize((90, 60)).save(folder / "Perfect/2" / f"copy{seed}.jpg", quality=40)
+    for seed in range(num_images):
+        image = make_picture(120, 80, seed)
+        image.save(folder / "9" / f"{seed}.png")
+        ImageOps.mirror(image).resize((90, 60)).save(folder / "Perfect/2" / f"copy{seed}.jpg", quality=40)
     return folder
 
 
@@ -333,7 +333,7 @@ def seeds_of(split: datasets.Dataset) -> list[str]:
 
 
 def test_deduplicate_keeps_near_duplicates_on_one_side_and_lists_them(tmp_path, capsys):
-    source = save_pictures_and_their_copies(tmp_path / "source")
+    source = save_images_and_their_copies(tmp_path / "source")
     shutil.make_archive(str(tmp_path / "packed"), "zip", source)
     fractions = ("--validation_fraction", 0.25, "--test_fraction", 0.25)
     for name, given in (("folder", source), ("zip", tmp_path / "packed.zip")):
@@ -348,15 +348,15 @@ def test_deduplicate_keeps_near_duplicates_on_one_side_and_lists_them(tmp_path, 
 
 
 def test_near_duplicates_are_looked_for_only_where_asked(tmp_path, capsys):
-    source = save_pictures_and_their_copies(tmp_path / "source")
+    source = save_images_and_their_copies(tmp_path / "source")
     assert run(source, "--output_dir", tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / "report.json").read_text())["near_duplicates"] is None
     assert "near duplicates" not in capsys.readouterr().out
     assert sum(len(set(split["group"])) for split in load_prepared(tmp_path / "out").values()) == 18
 
 
-def test_what_is_near_to_a_test_picture_becomes_test_with_its_group(tmp_path, capsys):
-    source = save_pictures_and_their_copies(tmp_path / "source") / "9"
+def test_what_is_near_to_a_test_image_becomes_test_with_its_group(tmp_path, capsys):
+    source = save_images_and_their_copies(tmp_path / "source") / "9"
     shutil.copytree(source.parent / "Perfect/2", source / "copies")
     rows = ["file,score,scene"]
     rows += [f"{seed}.png,5,scene{seed}" for seed in range(9)]
@@ -381,7 +381,7 @@ def test_both_forms_of_a_command_line_say_the_same():
     build = f"{options} --deduplicate --test_fraction 0.2 --group_pattern x --push_to_hub you/data {card}"
     synthesize = f"{options} --versions_per_image 5 --crops_per_image 2 --crop_size 64"
     for new, old in (
-        (f"build pictures {build}", f"pictures {build}"),
+        (f"build images {build}", f"images {build}"),
         (f"build {build} ./build", f"{build} ./build"),
         (f"synthesize clean {synthesize}", f"--synthesize_artifacts clean {synthesize}"),
         (f"synthesize {synthesize} clean", f"{synthesize} --synth clean"),
@@ -394,7 +394,7 @@ def test_both_forms_of_a_command_line_say_the_same():
 def test_a_command_that_is_also_a_folder_is_refused_and_the_folder_is_named(tmp_path, monkeypatch, capsys, word):
     save_scored_folder(tmp_path / word)
     monkeypatch.chdir(tmp_path)
-    for words in ([word], [word, "pictures"]):
+    for words in ([word], [word, "images"]):
         assert run(*words, "--output_dir", "out") == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and f"./{word}" in error

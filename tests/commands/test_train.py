@@ -34,7 +34,7 @@ from metrics.iqa.iqa import bootstrap_intervals
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """Sharp pictures score 7, blurred ones 1: something that a tiny model can learn."""
+    """Prepare sharp images that score 7 and blurred ones that score 1: something that a tiny model can learn."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("Perfect/5", "Artifact/1"):
         (folder / "scored" / name).mkdir(parents=True)
@@ -57,7 +57,7 @@ def tiny_config(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def as_in_a_new_process():
-    """Accelerate keeps its first precision for as long as a process lives."""
+    """Let accelerate forget its first precision, which it keeps for as long as a process lives."""
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -277,7 +277,7 @@ EXACT = {weight: ["--freeze_batch_norm", "--learning_rate", "1e-4", "--ranking_w
 
 @pytest.fixture(scope="module")
 def plain_runs(prepared, tiny_config, tmp_path_factory) -> dict[str, Path]:
-    """Runs that save no memory, by their ranking weight."""
+    """Do runs that save no memory, by their ranking weight."""
     folders = {}
     for weight, options in EXACT.items():
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -306,8 +306,8 @@ def test_batch_norm_can_keep_its_statistics(prepared, tiny_config, tmp_path):
     assert all(weights(tmp_path / "moving")[name].any() for name in means)
 
 
-def test_the_ranking_term_weighs_the_wrong_order_of_a_pictures_versions(prepared, tiny_config, tmp_path, capsys):
-    """In its first step the model still stands at its start, where the loss can be computed from outside."""
+def test_the_ranking_term_weighs_the_wrong_order_of_an_images_versions(prepared, tiny_config, tmp_path, capsys):
+    """Look at the first step, in which the model still stands at its start."""
     options = ["--max_steps", "1", "--learning_rate", "1e-30", "--freeze_batch_norm"]
     losses = []
     for number, weight in enumerate(("1e-9", "1", "3")):
@@ -446,8 +446,8 @@ def test_what_is_measured_is_what_the_checkpoint_scores_by(prepared, tiny_config
     model = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert (model.image_processor.sampling, model.image_processor.num_patches) == ("multiscale", 3)
     row = predictions(tmp_path / "out")[0]
-    picture = load_from_disk(prepared)["validation"][0]["image"]
-    assert float(model.score(picture)) == pytest.approx(float(row["prediction"]), abs=1e-6)
+    image = load_from_disk(prepared)["validation"][0]["image"]
+    assert float(model.score(image)) == pytest.approx(float(row["prediction"]), abs=1e-6)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(prepared, tiny_config, tmp_path, monkeypatch, capsys):
@@ -479,7 +479,7 @@ def test_data_that_cannot_be_learned_from_is_refused(prepared, tiny_config, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_picture_of_the_dataset_is_one_line(prepared, tiny_config, tmp_path, capsys):
+def test_a_broken_image_of_the_dataset_is_one_line(prepared, tiny_config, tmp_path, capsys):
     splits = load_from_disk(prepared)
     rows = splits["validation"].cast_column("image", ImageColumn(decode=False)).to_list()
     rows[2]["image"]["bytes"] = rows[2]["image"]["bytes"][:300]

@@ -1,4 +1,4 @@
-"""Prepared datasets: their hash, and their pictures decoded into memory."""
+"""Prepared datasets: their hash, and their images decoded into memory."""
 
 import importlib
 import io
@@ -67,7 +67,7 @@ def test_images_that_lie_in_files_are_hashed_by_their_bytes(tmp_path):
     assert dataset_hash(splits) == dataset_hash(make_splits())
 
 
-def save_pictures(folder) -> Dataset:
+def save_images(folder) -> Dataset:
     """Save one that a viewer turns by a quarter, one as it is, and one with a palette."""
     exif = PILImage.Exif()
     exif[0x0112] = 6
@@ -79,7 +79,7 @@ def save_pictures(folder) -> Dataset:
 
 
 def test_images_in_memory_are_what_the_dataset_gives(tmp_path):
-    dataset = save_pictures(tmp_path)
+    dataset = save_images(tmp_path)
     images = load_resident(dataset, "cpu")
     assert images.num_bytes == 3 * (90 * 60 + 70 * 50 + 40 * 40)
     sizes = list(zip(images.heights.tolist(), images.widths.tolist(), strict=True))
@@ -95,7 +95,7 @@ def encoded(**options) -> bytes:
 
 
 BROKEN = {
-    "no picture": (b"not a picture", "not an image that Pillow knows"),
+    "no image": (b"not an image", "not an image that Pillow knows"),
     "nothing": (b"", "the file is empty"),
     "cut JPEG": (encoded(format="JPEG")[:900], ""),
     "cut PNG": (encoded(format="PNG")[:-900], ""),

@@ -50,22 +50,22 @@ def distort_held_out(image: Image.Image, name: str, level: int, seed: int) -> Im
 
 
 def drawn_shapes() -> Image.Image:
-    """Flat colours and sharp edges."""
-    picture = Image.new("RGB", (160, 120), (230, 200, 60))
-    draw = ImageDraw.Draw(picture)
+    """Draw flat colours and sharp edges."""
+    image = Image.new("RGB", (160, 120), (230, 200, 60))
+    draw = ImageDraw.Draw(image)
     draw.ellipse((20, 20, 90, 100), fill=(20, 60, 200))
     draw.rectangle((80, 50, 150, 110), fill=(200, 30, 40))
     draw.line((0, 119, 159, 0), fill=(250, 250, 250), width=3)
-    return picture
+    return image
 
 
 def drawn_ramp() -> Image.Image:
-    """Colours that change slowly."""
+    """Draw colours that change slowly."""
     across, down = np.meshgrid(np.linspace(20, 220, 160), np.linspace(220, 40, 120))
     return Image.fromarray(np.stack([across, down, (across + down) / 2], axis=-1).astype(np.uint8))
 
 
-PICTURES = {"textured": textured_picture(), "shapes": drawn_shapes(), "ramp": drawn_ramp()}
+IMAGES = {"textured": textured_picture(), "shapes": drawn_shapes(), "ramp": drawn_ramp()}
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -85,7 +85,7 @@ def test_the_bytes_of_training_data_are_as_recorded():
 
     def digest(name: str, seeds: Iterable[int]) -> str:
         distorted = (distort(clean, name, level, seed) for level in LEVELS for seed in seeds)
-        return hashlib.sha256(b"".join(picture.tobytes() for picture in distorted)).hexdigest()[:16]
+        return hashlib.sha256(b"".join(image.tobytes() for image in distorted)).hexdigest()[:16]
 
     assert {name: digest(name, (0, 7)) for name in DISTORTIONS} == RECORDED
     assert {name: digest(name, range(1, 7)) for name in RECORDED_KINDS} == RECORDED_KINDS
@@ -125,10 +125,10 @@ def test_no_distortion_type_is_both_trained_and_held_out():
         distort(textured_picture(), "swirl", 1, 0)
 
 
-@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("name", HELD_OUT_DISTORTIONS)
-def test_a_higher_level_is_more_distortion(name, picture):
-    clean = PICTURES[picture]
+def test_a_higher_level_is_more_distortion(name, image):
+    clean = IMAGES[image]
     for seed in range(5):
         differences = [difference(clean, distort_held_out(clean, name, level, seed)) for level in LEVELS]
         assert differences == sorted(differences), f"{name}, seed {seed}: {differences}"
@@ -177,7 +177,7 @@ def test_unknown_levels_and_modes_are_named_in_the_error():
 
 
 def stripes_along(angle: float) -> Image.Image:
-    """Waves whose lines run in a direction: an angle from the row axis towards the lower rows, in radians."""
+    """Draw waves whose lines run in a direction: an angle from the row axis towards the lower rows, in radians."""
     rows, columns = np.indices((120, 160))
     waves = 128 + 100 * np.sin((rows * np.cos(angle) - columns * np.sin(angle)) / 2.5)
     return Image.fromarray(np.rint(waves).astype(np.uint8)).convert("RGB")
@@ -188,7 +188,7 @@ def test_motion_blur_spares_what_is_constant_along_its_direction(seed):
     angle = np.random.default_rng(seed).uniform(0, np.pi)
     along, across = stripes_along(angle), stripes_along(angle + np.pi / 2)
     inner = (30, 30, 130, 90)  # away from the repeated edge
-    moved = [motion_blur(picture, 5, np.random.default_rng(seed)).crop(inner) for picture in (along, across)]
+    moved = [motion_blur(image, 5, np.random.default_rng(seed)).crop(inner) for image in (along, across)]
     assert difference(moved[0], along.crop(inner)) < 4
     assert difference(moved[1], across.crop(inner)) > 50
 
@@ -224,7 +224,7 @@ def test_swirl_turns_a_disc_into_itself():
     distances = np.hypot(rows - middle[0], columns - middle[1])
     disc = Image.fromarray(np.rint(128 + 100 * np.cos(distances / 8)).astype(np.uint8)).convert("RGB")
     turned = swirl(disc, 5, np.random.default_rng(3))
-    near = distances < 35  # the circles beyond leave the picture
+    near = distances < 35  # the circles beyond leave the image
     assert np.abs(np.asarray(turned, dtype=int) - np.asarray(disc))[near].max() <= 4
 
 
@@ -249,7 +249,7 @@ def test_stronger_impulse_noise_hits_the_same_places_and_more():
     assert (strong[mild != 128] == mild[mild != 128]).all()
 
 
-def test_jpeg2000_loses_the_stated_share_of_contrast_and_no_colour_of_a_flat_picture():
+def test_jpeg2000_loses_the_stated_share_of_contrast_and_no_colour_of_a_flat_image():
     clean = np.asarray(textured_picture(), dtype=float)
     contrast = np.sqrt(clean.var(axis=(0, 1)).mean())
     for level, share in ((1, 0.07), (3, 0.19), (5, 0.55)):
@@ -292,6 +292,6 @@ def test_colour_cast_multiplies_each_channel_by_its_factor(level):
         assert sum(factors) == pytest.approx(3)
 
 
-def test_a_colour_cast_shows_on_a_grey_picture():
+def test_a_colour_cast_shows_on_a_grey_image():
     grey = Image.new("RGB", (20, 20), (128, 128, 128))
     assert np.ptp(np.asarray(distort_held_out(grey, "colour_cast", 1, seed=0))) >= 5

@@ -71,7 +71,7 @@ def test_the_number_of_processes_does_not_change_a_byte(tmp_path, clean_dir):
     assert folder_bytes(tmp_path / "one") != folder_bytes(tmp_path / "other")
 
 
-def test_a_palette_picture_is_halved_and_small_ones_are_not_enlarged(tmp_path):
+def test_a_palette_image_is_halved_and_small_ones_are_not_enlarged(tmp_path):
     textured_picture(100, 60).quantize(16).save(tmp_path / "palette.png")
     textured_picture(100, 60).save(tmp_path / "plain.png")
     assert read_clean(tmp_path / "palette.png", None).size == (50, 30)
@@ -79,7 +79,7 @@ def test_a_palette_picture_is_halved_and_small_ones_are_not_enlarged(tmp_path):
     assert read_clean(tmp_path / "plain.png", 1000).size == (100, 60)
 
 
-def test_a_dithered_picture_becomes_smooth_when_it_is_halved(tmp_path):
+def test_a_dithered_image_becomes_smooth_when_it_is_halved(tmp_path):
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 128, dtype=np.uint8), (128, 1))).convert("RGB")
     black_and_white = ramp.convert("1").convert("P")  # Pillow dithers
     black_and_white.save(tmp_path / "d.png")
@@ -88,7 +88,7 @@ def test_a_dithered_picture_becomes_smooth_when_it_is_halved(tmp_path):
     assert error_after < error_before / 2
 
 
-def test_broken_pictures_are_named_and_distortions_without_effect_left_out(tmp_path, clean_dir):
+def test_broken_images_are_named_and_distortions_without_effect_left_out(tmp_path, clean_dir):
     (clean_dir / "broken.png").write_bytes((clean_dir / "a.png").read_bytes()[:200])
     (clean_dir / "a.json").write_text("{}")
     Image.fromarray(np.tile(np.arange(128, dtype=np.uint8), (64, 1))).save(clean_dir / "grey.png")
@@ -132,7 +132,7 @@ def test_a_mix_is_its_distortions_one_after_the_other():
     assert mix.apply(clean, seed=5).tobytes() == expected.tobytes()
 
 
-def test_crops_are_squares_of_the_picture_and_keep_apart_what_is_of_one_picture(tmp_path, clean_dir):
+def test_crops_are_squares_of_the_image_and_keep_apart_what_is_of_one_image(tmp_path, clean_dir):
     textured_picture(40, 200).save(clean_dir / "narrow.png")
     options = SynthesisOptions(versions_per_image=5, crops_per_image=3, crop_size=64)
     assert synthesize(clean_dir, tmp_path / "out", options).num_clean == 12
@@ -149,13 +149,13 @@ def test_crops_are_squares_of_the_picture_and_keep_apart_what_is_of_one_picture(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_crop_shows_the_picture_between_its_own_size_and_one_that_fits(seed):
+def test_a_crop_shows_the_image_between_its_own_size_and_one_that_fits(seed):
     ramp = np.linspace(0, 255, 200)
-    picture = Image.fromarray(np.stack(np.broadcast_arrays(ramp, ramp[:, None], 0.0), axis=-1).astype(np.uint8))
-    crop = np.asarray(cut_at_random(picture, 50, np.random.default_rng(seed)), dtype=float)
+    image = Image.fromarray(np.stack(np.broadcast_arrays(ramp, ramp[:, None], 0.0), axis=-1).astype(np.uint8))
+    crop = np.asarray(cut_at_random(image, 50, np.random.default_rng(seed)), dtype=float)
     assert crop.shape == (50, 50, 3)
     steps = np.diff(crop[:, :, 0].mean(axis=0)).mean(), np.diff(crop[:, :, 1].mean(axis=1)).mean()
-    scales = [(255 / 199) / step for step in steps]  # of the picture's own pixels in one of the crop
+    scales = [(255 / 199) / step for step in steps]  # of the image's own pixels in one of the crop
     assert scales[0] == pytest.approx(scales[1], rel=0.05)
     assert 0.97 * 50 / 200 <= scales[0] <= 1.03
 

@@ -60,7 +60,7 @@ def test_blur_is_of_three_kinds_and_none_has_a_direction():
     assert spreads == {"smear", "gaussian", "defocus"}
 
 
-def test_blur_keeps_a_flat_picture():
+def test_blur_keeps_a_flat_image():
     flat = Image.new("RGB", (40, 30), (10, 128, 250))
     for seed in range(6):
         assert distort(flat, "blur", 5, seed).tobytes() == flat.tobytes()

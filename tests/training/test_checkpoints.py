@@ -38,7 +38,7 @@ OPTIONS += ["--save_steps", "4", "--logging_steps", "5"]  # 6 steps an epoch: af
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A folder with a prepared dataset and the configuration of a tiny model."""
+    """Make a folder with a prepared dataset and the configuration of a tiny model."""
     folder = tmp_path_factory.mktemp("data")
     make_dataset(folder / "prepared")
     make_tiny_model().config.save_pretrained(folder / "config")
@@ -58,7 +58,7 @@ def run(data: Path, output_dir: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory) -> Path:
-    """A run that nothing stops."""
+    """Do a run that nothing stops."""
     output_dir = tmp_path_factory.mktemp("undisturbed") / "out"
     assert run(data, output_dir) == 0
     return output_dir
@@ -66,7 +66,7 @@ def undisturbed(data, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def out(undisturbed, tmp_path) -> Path:
-    """A copy of the undisturbed run, without what is written at its end."""
+    """Copy the undisturbed run, without what is written at its end."""
     output_dir = tmp_path / "out"
     shutil.copytree(undisturbed, output_dir)
     for name in COMPARED_FILES:
@@ -486,7 +486,7 @@ def test_the_sums_of_two_processes_are_taken_up_by_one(data, out, monkeypatch):
 
 
 def test_torch_is_told_of_a_file_that_is_cut(tmp_path):
-    """The check of older checkpoints reads no pickle; that a cut file is noticed rests on the archive."""
+    """Check what the test of older checkpoints rests on: it reads no pickle, and notices a cut file by the archive."""
     torch.save({"a": torch.arange(1000)}, tmp_path / "optimizer.bin")
     checkpoints._check_unlisted(tmp_path)
     cut(tmp_path / "optimizer.bin")

@@ -41,7 +41,7 @@ NUM_PATCHES = 33  # an image and epoch, of 3 images: the epoch ends within the 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained: a layout of the backbone, in a precision, with or without the ranking term."""
+    """Setting of a training: a layout of the backbone, in a precision, with or without the ranking term."""
 
     layout: str = "tiny"
     patch_size: int = 64
@@ -75,6 +75,13 @@ def make_model(layout: str, patch_size: int):
 def train(setting: Setting, output_dir: Path) -> None:
     """Train as each process does; the main one writes `result.json` and `weights`."""
     accelerator = Accelerator(mixed_precision="no")
+    run_steps(setting, output_dir, accelerator)
+    accelerator.free_memory()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def run_steps(setting: Setting, output_dir: Path, accelerator: Accelerator) -> None:
     args = TrainingArguments(
         dataset="made here",
         output_dir=str(output_dir / "run"),
@@ -102,8 +109,6 @@ def train(setting: Setting, output_dir: Path) -> None:
             "validation": progress.history[-1]["validation"],
         }
         (output_dir / "result.json").write_text(json.dumps(result))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()  # a process group that is left to the end of the process can abort it
 
 
 def read_outcome(output_dir: Path) -> Outcome:
