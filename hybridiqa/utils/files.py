@@ -53,6 +53,11 @@ def content_hash(path: str | PurePath) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=HASH_BYTES)).hexdigest()
 
 
+def error_reason(error: Exception) -> str:
+    """Return what went wrong, in the system's words where it has some."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def what_is_no_file(path: Path) -> str | None:
     """Why a path cannot be opened as a file (a pipe would be waited for for ever), or None where it can be tried."""
     if path.is_dir():
