@@ -59,8 +59,7 @@ class Client:
     """A process of its own that does something with every line it is given, and answers with a line of JSON."""
 
     def __init__(self, hub: LoopbackHub, home: Path, code: str, *arguments: object, **environment: str):
-        options = {"stdin": subprocess.PIPE, "stderr": None, "environment": environment}
-        self.process = hub.start("-c", code, *arguments, home=home, **options)
+        self.process = hub.start("-c", code, *arguments, home=home, environment=environment)
 
     def __call__(self, line: str):
         print(line, file=self.process.stdin, flush=True)
