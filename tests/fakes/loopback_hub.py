@@ -26,7 +26,7 @@ from fakes.fresh_python import ONE_THREAD, run_fresh
 from fakes.hub_protocol import TOKEN, HubProtocol
 from fakes.hub_repositories import LFS_SUFFIXES, MAX_REGULAR_BYTES, File, Refused, Repository, git_oid
 
-SLOW_SECONDS = 2.5
+SLOW_SECONDS = 1.5
 IMPATIENT = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}  # variables of a process, in seconds
 
 
@@ -62,6 +62,7 @@ class LoopbackHub:
         self.faults: list[Fault] = []
         self.on_request: Callable[[str], object] = lambda request: None
         self.page_size = 3  # small, so that listings have several pages
+        self.slow_seconds = SLOW_SECONDS
         self.lock = threading.RLock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -218,5 +219,5 @@ class _Handler(HubProtocol, BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         elif fault == "slow":
-            time.sleep(SLOW_SECONDS)
+            time.sleep(self.hub.slow_seconds)
             self.wfile.write(data[half:])
