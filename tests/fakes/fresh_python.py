@@ -199,8 +199,9 @@ def _execute(command: list[str]) -> None:
         exec(compile(code, "<string>", "exec"), module.__dict__)
         return
     sys.argv = [first, *arguments]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(first)))
-    runpy.run_path(first, run_name="__main__")
+    script = os.path.abspath(first)  # which processes that it starts look for from another folder
+    sys.path.insert(0, os.path.dirname(script))
+    runpy.run_path(script, run_name="__main__")
 
 
 if __name__ == "__main__":
