@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from hybridiqa.data.loading import load_prepared, pictures
 from hybridiqa.models.loading import load_model
 from hybridiqa.models.percentiles import score_quantiles
+from hybridiqa.utils.libraries import silence_libraries
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import silence_libraries
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 NUM_PATCHES = 25
