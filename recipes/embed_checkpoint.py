@@ -23,8 +23,8 @@ from hybridiqa.data.loading import iterate_images, load_prepared
 from hybridiqa.models.loading import load_model
 from hybridiqa.models.percentiles import score_quantiles
 from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.libraries import silence_libraries
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import silence_libraries
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 NUM_PATCHES = 25

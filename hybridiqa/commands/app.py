@@ -29,8 +29,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
 
 from hybridiqa.inference.engine import DTYPES_OF_ENGINES, dtype_named
 from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.libraries import first_line, import_optional, silence_libraries
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import first_line, import_optional, silence_libraries
 from hybridiqa.webapp.allowed_hosts import is_loopback, names_of_server
 from hybridiqa.webapp.labelling import LabelFolder
 from hybridiqa.webapp.model_pool import SharedModels

@@ -49,8 +49,9 @@ from hybridiqa.utils.atomic import new_folder
 from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
 from hybridiqa.utils.hub import HubRepository, PushError
+from hybridiqa.utils.libraries import silence_libraries
+from hybridiqa.utils.processes import Processes
 from hybridiqa.utils.root import ROOT, hub_constant
-from hybridiqa.utils.runtime import Processes, silence_libraries
 
 SAMPLINGS = hub_constant("image_processing_hybridiqa", "SAMPLINGS")
 MAX_ERRORS_SHOWN = 10

@@ -41,7 +41,8 @@ from hybridiqa.training.trainer import GROUP_NAMES, Split, Trainer, format_metri
 from hybridiqa.utils.atomic import write_json
 from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
-from hybridiqa.utils.runtime import freed_memory_kept, silence_libraries
+from hybridiqa.utils.libraries import silence_libraries
+from hybridiqa.utils.memory import freed_memory_kept
 
 logger = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import CardData, DatasetCard, DatasetCardData
 from huggingface_hub.utils import EntryNotFoundError, RepositoryNotFoundError
 
-from hybridiqa.utils.hub import HubRepository, PushError, push_folder, reason_of
+from hybridiqa.utils.hub import HubRepository, PushError, explain_hub_error, push_folder
 
 TAGS = ("image-quality-assessment", "aesthetic")
 COLUMNS = {
@@ -125,7 +125,7 @@ def fetch_card(repository: HubRepository) -> DatasetCard:
     except (EntryNotFoundError, RepositoryNotFoundError):
         return DatasetCard("---\nlicense: unknown\n---\n")
     except Exception as error:  # each version of the Hub's client has classes of its own
-        raise PushError(f"the push to {repository.repo_id} did not begin: {reason_of(error)}") from error
+        raise PushError(f"the push to {repository.repo_id} did not begin: {explain_hub_error(error)}") from error
 
 
 def push_splits(splits: DatasetDict, repository: HubRepository, card: DatasetCard) -> str:

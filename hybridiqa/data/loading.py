@@ -20,7 +20,8 @@ from PIL.Image import Image as PILImage
 from tqdm.auto import tqdm
 
 from hybridiqa.models import hub_code
-from hybridiqa.utils.runtime import HUB_ID, first_line
+from hybridiqa.utils.hub import HUB_ID
+from hybridiqa.utils.libraries import first_line
 
 logger = logging.getLogger(__name__)
 

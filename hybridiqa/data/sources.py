@@ -15,7 +15,8 @@ from hybridiqa.data.databases import DATABASES
 from hybridiqa.data.fingerprints import make_fingerprint
 from hybridiqa.data.folders import FolderContents, read_hybrid_folder, read_scored_folder
 from hybridiqa.utils.files import extract_zip, walk_files
-from hybridiqa.utils.runtime import HUB_ID, first_line
+from hybridiqa.utils.hub import HUB_ID
+from hybridiqa.utils.libraries import first_line
 
 FORMATS = ("hybrid", "auto", "imagefolder", *DATABASES)
 

@@ -21,7 +21,7 @@ from hybridiqa.data.folders import NOT_AN_IMAGE, DecodedFile, read_image
 from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, distort, has_effect, shrink
 from hybridiqa.utils.atomic import new_folder
 from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
-from hybridiqa.utils.runtime import map_in_processes
+from hybridiqa.utils.processes import map_in_processes
 
 logger = logging.getLogger(__name__)
 

@@ -31,8 +31,9 @@ from hybridiqa.distortions.trained import (
 from hybridiqa.evaluation.scorers import ScorerOptions, load_scorers
 from hybridiqa.evaluation.tables import _csv_rows, robustness_markdown, write_csv
 from hybridiqa.utils.atomic import new_folder, write_json
+from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, walk_files
-from hybridiqa.utils.runtime import choose_device, describe_run
+from hybridiqa.utils.runs import describe_run
 
 logger = logging.getLogger(__name__)
 

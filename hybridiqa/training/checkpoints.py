@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from hybridiqa.utils.atomic import sync_to_disk
 from hybridiqa.utils.files import content_hash
-from hybridiqa.utils.runtime import first_line
+from hybridiqa.utils.libraries import first_line
 
 PROGRESS_FILE, FILES_FILE = "progress.json", "files.json"
 STATE_PREFIX, MODEL_PREFIX, UNFINISHED_PREFIX = "step-", "best-", ".unfinished-"

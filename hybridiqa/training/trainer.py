@@ -27,7 +27,7 @@ from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import RandomPatches, balanced_repeats
 from hybridiqa.training.stopping import Stopped, StopSignals
-from hybridiqa.utils.runtime import first_line
+from hybridiqa.utils.libraries import first_line
 from metrics.iqa.iqa import compute_metrics
 
 logger = get_logger(__name__)

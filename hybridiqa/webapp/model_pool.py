@@ -17,8 +17,8 @@ from hybridiqa.inference.decoding import decode_image
 from hybridiqa.inference.engine import Engine, load_engine
 from hybridiqa.inference.scoring import PatchChoice, ScoredSource, score_decoded, scorer_name
 from hybridiqa.models import hub_code
+from hybridiqa.utils.hub import HUB_ID
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import HUB_ID
 
 NUM_HANDS = 2  # threads that score: one decodes a picture while the other's is in the network
 NUM_AHEAD = 2  # pictures that each visitor may have waiting for a hand, so that all get their turn

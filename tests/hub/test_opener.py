@@ -5,7 +5,6 @@ import io
 import os
 import struct
 import subprocess
-import sys
 import threading
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image
 from factories import hub_object, make_picture
+from fakes.fresh_python import run_fresh
 from PIL import Image as PILImage
 
 from hybridiqa.data.building import image_bytes
@@ -359,6 +359,6 @@ def test_no_script_runs_a_program_that_is_called_a_picture(ghostscript, tmp_path
         (folder / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 150 150\n%%EndComments\nshowpage\n")
     for output, source in (("out", []), ("damaged", ["--synthesize_artifacts"])):
         command = ["prepare_dataset.py", *source, tmp_path / "pictures", "--output_dir", tmp_path / output]
-        done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        done = run_fresh(command, os.environ, ROOT)
         assert (tmp_path / output).exists(), done.stderr  # with status 1 for the two that are no pictures
     assert not ghostscript.exists()
