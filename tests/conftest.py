@@ -1,4 +1,4 @@
-"""Tiny models and pictures that the tests share. Everything runs on the CPU, without a network."""
+"""Tiny models and images that the tests share. Everything runs on the CPU, without a network."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ torch.set_num_threads(2)
 
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
-    """An empty Hub on loopback; a request that it does not know fails the test."""
+    """Serve an empty Hub on loopback; a request that it does not know fails the test."""
     with LoopbackHub() as hub:
         yield hub
         assert hub.unknown == []
@@ -30,7 +30,7 @@ def tiny_model() -> PreTrainedModel:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> str:
-    """A folder with a tiny model, as save_pretrained writes it."""
+    """Return a folder with a tiny model, as save_pretrained writes it."""
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     make_tiny_model().save_pretrained(folder)
     return str(folder)

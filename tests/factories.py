@@ -22,8 +22,8 @@ from hybridiqa.models import hub_code
 from hybridiqa.models.hyperiqa_weights import key_table
 from hybridiqa.utils.root import ROOT
 
-ROOMS = ("configuration", "image_processing", "image_loading", "image_bounds", "modeling", "pipeline")
-CODE = {f"{room}_hybridiqa.py" for room in ROOMS}
+NAMES = ("configuration", "image_processing", "image_loading", "image_bounds", "modeling", "pipeline")
+CODE = {f"{name}_hybridiqa.py" for name in NAMES}
 
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", *CODE}
 
@@ -44,12 +44,12 @@ TINY_SIZES = {
 
 
 def hub_object(name: str) -> Any:
-    """An object of the Hub files that only tests ask for, such as `image_bounds_hybridiqa.MAX_SCANS`."""
+    """Return an object of the Hub files that only tests ask for, such as `image_bounds_hybridiqa.MAX_SCANS`."""
     return get_class_from_dynamic_module(name, str(ROOT))
 
 
 def make_tiny_model(backbone: str = "resnet", seed: int = 0, **fields) -> PreTrainedModel:
-    """A model of a few thousand parameters for 64-pixel patches, in evaluation mode."""
+    """Build a model of a few thousand parameters for 64-pixel patches, in evaluation mode."""
     torch.manual_seed(seed)
     model_class = hub_code.HybridIQAModel
     config = model_class.config_class(backbone_config=BACKBONES[backbone], **(TINY_SIZES | fields))
@@ -57,7 +57,7 @@ def make_tiny_model(backbone: str = "resnet", seed: int = 0, **fields) -> PreTra
 
 
 def make_picture(width: int = 150, height: int = 100, seed: int = 0) -> Image.Image:
-    """Smooth coloured structure with a little grain."""
+    """Draw smooth coloured structure with a little grain."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
     grain = rng.normal(0, 6, (height, width, 3))
@@ -65,7 +65,7 @@ def make_picture(width: int = 150, height: int = 100, seed: int = 0) -> Image.Im
 
 
 def textured_picture(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
-    """Smooth colours with fine grain on top, neither grey nor flat."""
+    """Draw smooth colours with fine grain on top, neither grey nor flat."""
     grain = np.random.default_rng(seed).standard_normal((height, width, 3))
     layers = sum(gaussian_filter(grain, (sigma, sigma, 0)) * (40 * sigma) for sigma in (0.7, 3, 10))
     return Image.fromarray(np.clip(128 + layers, 0, 255).astype(np.uint8))
@@ -83,7 +83,7 @@ def write_zip(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path
 
 
 def make_split(first: int, count: int) -> Dataset:
-    """Rows of pictures, the second of them broken."""
+    """Make rows of images, the second of them broken."""
     images = [as_png(first + index) for index in range(count)]
     images[1] = {"bytes": b"no picture", "path": None}
     columns = {"picture": images, "name": [str(first + index) for index in range(count)]}
@@ -91,7 +91,7 @@ def make_split(first: int, count: int) -> Dataset:
 
 
 def original_state_dict(depths: list[int], prefix: str = "") -> dict[str, torch.Tensor]:
-    """A checkpoint of the original layout with seeded weights; `prefix` as DataParallel leaves it."""
+    """Make a checkpoint of the original layout with seeded weights; `prefix` as DataParallel leaves it."""
     model_class = hub_code.HybridIQAModel
     config = model_class.config_class(backbone_config={"model_type": "resnet", "depths": depths})
     with torch.device("meta"):
@@ -106,7 +106,7 @@ def as_png(seed: int) -> dict:
 
 
 def seeded_tensor(key: str, shape: torch.Size) -> torch.Tensor:
-    """The recorded run's weights: from the key's checksum, so that no checkpoint has to be stored."""
+    """Make the recorded run's weights: from the key's checksum, so that no checkpoint has to be stored."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     if key.endswith("num_batches_tracked"):
         return torch.tensor(0)

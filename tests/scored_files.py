@@ -20,7 +20,7 @@ def make_files(folder: Path, *names: str) -> None:
 
 
 def make_scores(path: Path, scores: dict, **columns) -> str:
-    """A file of scores; the keys are paths."""
+    """Write a file of scores; the keys are paths."""
     write_scores(path, [ScoreRow(as_text(name), score, **columns) for name, score in scores.items()])
     return str(path)
 

@@ -1,4 +1,4 @@
-"""What a Hub on loopback answers: the calls of the Hub's HTTP protocol that pushing and loading use.
+"""Answers of a Hub on loopback: the calls of the Hub's HTTP protocol that pushing and loading use.
 
 It checks what the real one checks: a token to write, names, LFS hashes and sizes, the parent commit, the metadata of
 cards, paths. What it does not know is answered with 501 and listed in the Hub's `unknown`.
@@ -31,7 +31,7 @@ DATE = "2026-01-01T00:00:00.000Z"
 
 
 class HubProtocol:
-    """The answers to one connection's requests, which `loopback_hub` reads (`body`) and sends.
+    """Answers to one connection's requests, which `loopback_hub` reads (`body`) and sends.
 
     An answer is what becomes JSON, or (status, body, headers).
     """
@@ -52,7 +52,7 @@ class HubProtocol:
         return json.loads(self.body)
 
     def _fields(self) -> dict[str, list]:
-        """A form's or a JSON's fields, each as a list."""
+        """Return a form's or a JSON's fields, each as a list."""
         if "json" in self.headers.get("Content-Type", ""):
             return {key: value if isinstance(value, list) else [value] for key, value in self._json().items()}
         return parse_qs(self.body.decode())

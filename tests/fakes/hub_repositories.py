@@ -1,4 +1,4 @@
-"""What a Hub on loopback holds: repositories, their commits and files, and what the Hub says of a card's metadata."""
+"""Repositories of a Hub on loopback, their commits and files, and its checks of a card's metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SDKS = ("gradio", "static", "docker")
 
 
 class Refused(Exception):
-    """An answer that is an error: HTTP status, the Hub's code for it, and its words."""
+    """Answer that is an error: HTTP status, the Hub's code for it, and its words."""
 
     def __init__(self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None):
         super().__init__(message)
@@ -29,7 +29,7 @@ class Refused(Exception):
 
 @dataclass
 class File:
-    """A file as a commit holds it; the bytes are elsewhere, by SHA-256."""
+    """File as a commit holds it; the bytes are elsewhere, by SHA-256."""
 
     sha256: str
     git_oid: str
@@ -37,7 +37,7 @@ class File:
     is_lfs: bool
 
     def entry(self, path: str) -> dict:
-        """As the Hub lists it."""
+        """Return the file as the Hub lists it."""
         entry = {"type": "file", "path": path, "oid": self.git_oid, "size": self.size}
         return entry | ({"lfs": {"oid": self.sha256, "size": self.size, "pointerSize": 134}} if self.is_lfs else {})
 
@@ -61,7 +61,7 @@ class Repository:
         return oid
 
     def resolve(self, revision: str) -> tuple[str, dict[str, File]]:
-        """(commit, files by path) of a branch, a tag or a commit."""
+        """Return (commit, files by path) of a branch, a tag or a commit."""
         oid = self.branches.get(revision) or self.tags.get(revision) or revision
         for commit, _, files in self.commits:
             if commit == oid:
@@ -70,12 +70,12 @@ class Repository:
 
 
 def git_oid(data: bytes) -> str:
-    """What git calls a file of these bytes."""
+    """Return the name that git gives to a file of these bytes."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def card_errors(content: str, kind: str) -> list[str]:
-    """What is wrong with the metadata on top of a README.md."""
+    """Return what is wrong with the metadata on top of a README.md."""
     block = FRONT_MATTER.match(content)
     if block is None:
         return ["Missing configuration in README"] if kind == "space" else []

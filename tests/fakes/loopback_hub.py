@@ -1,4 +1,4 @@
-"""A Hub on loopback, for processes that have to do with the Hugging Face Hub.
+"""Hub on loopback, for processes that have to do with the Hugging Face Hub.
 
     with LoopbackHub() as hub:
         hub.run("-c", "...", home=tmp_path)
@@ -32,7 +32,7 @@ IMPATIENT = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}  # vari
 
 @dataclass
 class Fault:
-    """What happens to the `at`-th request (from 1) that matches, and with `is_lasting` to all later ones.
+    """Fault of the `at`-th request (from 1) that matches, and with `is_lasting` of all later ones.
 
     `how`: "500"; "429" with Retry-After; "cut before", the connection breaks before the request is heeded; "cut after",
     it breaks in the middle of the answer; "slow", the answer stops in the middle for longer than `IMPATIENT` waits.
@@ -52,7 +52,7 @@ class Fault:
 
 
 class LoopbackHub:
-    """The server, with its repositories, in a thread; a context manager."""
+    """Server, with its repositories, in a thread; a context manager."""
 
     def __init__(self):
         self.repositories: dict[tuple[str, str], Repository] = {}
@@ -78,7 +78,7 @@ class LoopbackHub:
         self.server.server_close()
 
     def environment(self, home: Path, token: str | None = TOKEN) -> dict[str, str]:
-        """Variables with which a process of its own has this Hub, and a cache of its own below `home`."""
+        """Return variables with which a process of its own has this Hub, and a cache of its own below `home`."""
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_TOKEN": token or "",
@@ -120,7 +120,7 @@ class LoopbackHub:
         self.faults.append(Fault(how, at, re.compile(matching), is_lasting))
 
     def add(self, name: str, files: dict[str, bytes], kind: str = "model", is_private: bool = False) -> str:
-        """A repository as if somebody had pushed these files; its newest commit."""
+        """Add a repository as if somebody had pushed these files; return its newest commit."""
         repository = self.repositories.setdefault((kind, name), Repository(kind, name, is_private))
         stored = {path: self.store(path, data) for path, data in files.items()}
         return repository.commit("Initial commit", stored)
@@ -131,12 +131,12 @@ class LoopbackHub:
         return File(sha256, git_oid(data), len(data), path.endswith(LFS_SUFFIXES) or len(data) > MAX_REGULAR_BYTES)
 
     def files(self, name: str, kind: str = "model", revision: str = "main") -> dict[str, bytes]:
-        """The bytes of every file of a repository, without the `.gitattributes` that the Hub adds."""
+        """Return the bytes of every file of a repository, without the `.gitattributes` that the Hub adds."""
         _, files = self.repositories[kind, name].resolve(revision)
         return {path: self.blobs[file.sha256] for path, file in sorted(files.items()) if path != ".gitattributes"}
 
     def state(self) -> dict:
-        """All that a push can change, to be compared."""
+        """Return all that a push can change, to be compared."""
         return {
             key: (repository.is_private, [commit for commit, _, _ in repository.commits], dict(repository.branches))
             for key, repository in self.repositories.items()
@@ -144,7 +144,7 @@ class LoopbackHub:
 
 
 class _Handler(HubProtocol, BaseHTTPRequestHandler):
-    """One connection."""
+    """Connection."""
 
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"

@@ -15,20 +15,20 @@ PROGRESS = re.compile(r"\d+%\|")  # a bar
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
-    """Sharp pictures score 7, blurred ones 1."""
+def images(tmp_path) -> Path:
+    """Write sharp images, which score 7, and blurred ones, which score 1."""
     for name in ("Perfect/5", "Artifact/1"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
     for index in range(6):
         sharp = make_picture(80, 72, seed=index)
-        sharp.save(tmp_path / "pictures/Perfect/5" / f"{index}.png")
-        sharp.filter(ImageFilter.GaussianBlur(3)).save(tmp_path / "pictures/Artifact/1" / f"{index}.png")
-    return tmp_path / "pictures"
+        sharp.save(tmp_path / "images/Perfect/5" / f"{index}.png")
+        sharp.filter(ImageFilter.GaussianBlur(3)).save(tmp_path / "images/Artifact/1" / f"{index}.png")
+    return tmp_path / "images"
 
 
 @pytest.fixture
-def door(hub, tmp_path):
-    """Run a door in a process of its own, in an empty folder of its own."""
+def script(hub, tmp_path):
+    """Return what runs a script in a process of its own, in an empty folder of its own."""
     (tmp_path / "work").mkdir()
 
     def run(name: str, *arguments: object, status: int = 0, **options: object) -> str:

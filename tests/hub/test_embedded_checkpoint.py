@@ -42,7 +42,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def scores(model) -> dict[str, float]:
-    """Scores of all examples, by the names of their files without the suffix."""
+    """Score all examples; by the names of their files without the suffix."""
     paths = sorted(EXAMPLES.glob("*.png"))
     return dict(zip([path.stem for path in paths], model.score(paths).tolist(), strict=True))
 

@@ -31,7 +31,7 @@ def change(folder: Path, file: str, **fields) -> None:
 
 
 def refusal(folder: Path) -> str:
-    """The one line with which a checkpoint is refused."""
+    """Return the one line with which a checkpoint is refused."""
     with pytest.raises(ValueError) as refused:
         load_model(folder)
     message = str(refused.value)
@@ -53,11 +53,11 @@ def test_weights_in_several_files_are_loaded_and_score_the_same(tmp_path):
     model = make_tiny_model()
     model.save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
     assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 2
-    picture = make_picture()
-    assert load_model(tmp_path / "sharded").score(picture).item() == model.score(picture).item()
+    image = make_picture()
+    assert load_model(tmp_path / "sharded").score(image).item() == model.score(image).item()
     model.save_pretrained(tmp_path / "variant", variant="half", state_dict=None)
     loaded = hub_code.HybridIQAModel.from_pretrained(tmp_path / "variant", variant="half")
-    assert loaded.score(picture).item() == model.score(picture).item()
+    assert loaded.score(image).item() == model.score(image).item()
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_backbones_whose_weights_are_stored_under_other_names_are_compared_as_we
     sizes = {"swin": {"embed_dim": 8, "num_heads": [1] * 4, "window_size": 2}, "convnextv2": {"hidden_sizes": [8] * 4}}
     config = AutoConfig.for_model(backbone, depths=[1] * 4, **sizes[backbone])
     monkeypatch.setitem(BACKBONES, backbone, config)
-    model, picture = make_tiny_model(backbone), make_picture()
+    model, image = make_tiny_model(backbone), make_picture()
     model.save_pretrained(tmp_path / "model")
-    assert load_model(tmp_path / "model").score(picture).item() == pytest.approx(model.score(picture).item(), abs=1e-5)
+    assert load_model(tmp_path / "model").score(image).item() == pytest.approx(model.score(image).item(), abs=1e-5)
     change(tmp_path / "model", "config.json", backbone_config=config.to_dict() | {"depths": [90, 90, 90, 90]})
     with pytest.raises(ValueError, match=r"million numbers, the weights hold|lacks \d+ weights, the first of them"):
         load_model(tmp_path / "model")

@@ -79,7 +79,7 @@ class Client:
 
 
 def push_with_faults(kind: str, folder: Path, home: Path) -> list[tuple[str, str, str | None]]:
-    """Pushes to new and to existing repositories, the n-th request of each failing: (request, fault, what was read)."""
+    """Push to new and to existing repositories, the n-th request of each failing: (request, fault, what was read)."""
     outcomes = []
     with LoopbackHub() as hub, Client(hub, home, PUSH, ROOT, folder) as push:
         hub.slow_seconds = 0.3  # a push waits for a minute
@@ -109,7 +109,7 @@ def push_with_faults(kind: str, folder: Path, home: Path) -> list[tuple[str, str
 
 
 def check_outcome(hub: LoopbackHub, repository: str, before: dict, said: str | None, was_there: bool) -> None:
-    """Either all of it is there, by one commit, or the Hub is as it was; and what was said is true."""
+    """Check that all of it is there, by one commit, or the Hub is as it was, and that what was said is true."""
     key = ("model", repository)
     if said is None or "there is a new commit" in said:
         _, files = hub.repositories[key].resolve("main")
@@ -126,7 +126,7 @@ def check_outcome(hub: LoopbackHub, repository: str, before: dict, said: str | N
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory) -> dict[str, list[tuple[str, str, str | None]]]:
-    """By kind of fault; all at once, since the client mostly waits before it tries again."""
+    """Push with each kind of fault, all at once, since the client mostly waits before it tries again."""
     folder, homes = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("homes")
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
@@ -213,37 +213,37 @@ def test_a_load_that_fails_leaves_nothing_broken_in_the_cache(hub, tmp_path):
     assert all(error for error in errors)
 
 
-def test_training_says_how_to_go_on_and_the_same_command_pushes(hub, door, pictures, tmp_path):
-    prepare(door, pictures)
+def test_training_says_how_to_go_on_and_the_same_command_pushes(hub, script, images, tmp_path):
+    prepare(script, images)
     make_tiny_model().save_pretrained(tmp_path / "start")
     hub.fail("500", matching="/commit/")
     command = ["train.py", "--dataset", "prepared", "--output_dir", "out", "--init_from", tmp_path / "start", *QUICK]
     command += ["--push_to_hub", "--hub_model_id", "you/scorer"]
-    said = door(*command, status=1)
+    said = script(*command, status=1)
     assert "the push to you/scorer failed: Internal error (HTTP 500); the repository that was made for it is" in said
     assert "The trained model is whole in out; the same command with --resume pushes it." in said
     assert hub.state() == {}
     model = (tmp_path / "work/out/model.safetensors").read_bytes()
-    door(*command, "--resume")
+    script(*command, "--resume")
     assert set(hub.files("you/scorer")) == CHECKPOINT | {"README.md", "metrics.json"}
     assert hub.files("you/scorer")["model.safetensors"] == model
 
 
-def test_a_dataset_that_did_not_arrive_is_pushed_by_the_command_that_is_told(hub, door, pictures):
+def test_a_dataset_that_did_not_arrive_is_pushed_by_the_command_that_is_told(hub, script, images):
     hub.fail("500", matching="/commit/")
-    said = prepare(door, pictures, "--push_to_hub", "you/pictures", "--private", "--license", "mit", status=1)
-    assert "the push to you/pictures failed: Internal error (HTTP 500); the repository" in said and hub.state() == {}
-    door(*said.split("push it by: python ")[1].splitlines()[0].split())
-    assert len(hub.files("you/pictures", "dataset")) == 3
-    assert b"license: mit" in hub.files("you/pictures", "dataset")["README.md"]
-    assert hub.repositories["dataset", "you/pictures"].is_private
+    said = prepare(script, images, "--push_to_hub", "you/images", "--private", "--license", "mit", status=1)
+    assert "the push to you/images failed: Internal error (HTTP 500); the repository" in said and hub.state() == {}
+    script(*said.split("push it by: python ")[1].splitlines()[0].split())
+    assert len(hub.files("you/images", "dataset")) == 3
+    assert b"license: mit" in hub.files("you/images", "dataset")["README.md"]
+    assert hub.repositories["dataset", "you/images"].is_private
 
 
-def test_a_converted_checkpoint_that_did_not_arrive_is_pushed_by_the_command_that_is_told(hub, door, tmp_path):
+def test_a_converted_checkpoint_that_did_not_arrive_is_pushed_by_the_command_that_is_told(hub, script, tmp_path):
     torch.save(original_state_dict([3, 4, 6, 3]), tmp_path / "published.pth")
     hub.fail("500", matching="/commit/")
     options = ["--output_dir", "converted", "--push_to_hub", "you/converted", "--private"]
-    said = door("convert_checkpoint.py", tmp_path / "published.pth", *options, status=1)
+    said = script("convert_checkpoint.py", tmp_path / "published.pth", *options, status=1)
     assert "the repository that was made for it is removed again" in said and hub.state() == {}
     command = said.split("push it by: hf ")[1].splitlines()[0].split()
     environment = os.environ | hub.environment(tmp_path / "home")
@@ -253,22 +253,22 @@ def test_a_converted_checkpoint_that_did_not_arrive_is_pushed_by_the_command_tha
     assert hub.repositories["model", "you/converted"].is_private
 
 
-def test_scores_that_did_not_arrive_are_kept(hub, door, pictures, tiny_checkpoint):
-    prepare(door, pictures)
+def test_scores_that_did_not_arrive_are_kept(hub, script, images, tiny_checkpoint):
+    prepare(script, images)
     hub.fail("500", matching="/commit/")
     command = ["score.py", "--dataset", "prepared", "--output", "scored", "--model", tiny_checkpoint]
     command += ["--score_column", "model_score", "--push_to_hub", "you/scored"]
-    said = door(*command, status=1)
+    said = script(*command, status=1)
     assert "the same command goes on from here" in said and hub.state() == {}
-    assert "0 scored, 0 failed, 12 skipped as known" in door(*command)
+    assert "0 scored, 0 failed, 12 skipped as known" in script(*command)
     assert len(hub.files("you/scored", "dataset")) == 3
 
 
-def test_a_stream_that_did_not_arrive_leaves_no_repository(hub, door, pictures, tiny_checkpoint):
-    prepare(door, pictures)
+def test_a_stream_that_did_not_arrive_leaves_no_repository(hub, script, images, tiny_checkpoint):
+    prepare(script, images)
     hub.fail("500", matching="/commit/", is_lasting=True)
     command = ["score.py", "--dataset", "prepared", "--streaming", "--model", tiny_checkpoint]
     command += ["--score_column", "model_score", "--push_to_hub", "you/scored"]
-    said = door(*command, status=1)
+    said = script(*command, status=1)
     assert "the repository that was made for it is removed again; the same command begins anew" in said
     assert hub.state() == {}

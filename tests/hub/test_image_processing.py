@@ -26,12 +26,12 @@ def corner(image) -> tuple[int, ...]:
 
 
 def test_every_kind_of_input_gives_the_same_pixels(tmp_path):
-    picture = make_picture()
+    image = make_picture()
     path = tmp_path / "a.png"
-    picture.save(path)
-    array = np.asarray(picture)
+    image.save(path)
+    array = np.asarray(image)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    same = [str(path), path, path.read_bytes(), picture, array, tensor, tensor / 255, array / 255.0]
+    same = [str(path), path, path.read_bytes(), image, array, tensor, tensor / 255, array / 255.0]
     for given in same:
         assert np.array_equal(pixels(given), array), type(given)
     patches = Processor(patch_size=64, num_patches=4)(same)["pixel_values"]
@@ -89,12 +89,12 @@ def test_other_modes_are_scaled_to_8_bit_rgb(tmp_path):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"])
 def test_a_large_image_is_converted_in_strips_and_its_pixels_are_those_of_the_whole(monkeypatch, mode):
-    picture = make_picture(40, 30).convert("RGBA")
-    picture.putalpha(make_picture(40, 30, seed=1).convert("L"))
-    picture = picture.convert({"La": "LA", "PA": "P"}.get(mode, mode)).convert(mode)
-    whole = pixels(picture)
+    image = make_picture(40, 30).convert("RGBA")
+    image.putalpha(make_picture(40, 30, seed=1).convert("L"))
+    image = image.convert({"La": "LA", "PA": "P"}.get(mode, mode)).convert(mode)
+    whole = pixels(image)
     monkeypatch.setattr(sys.modules[load_image.__module__], "STRIP_PIXELS", 90)  # two rows, and one that remains
-    assert np.array_equal(pixels(picture), whole)
+    assert np.array_equal(pixels(image), whole)
 
 
 def test_an_image_that_was_turned_upright_is_not_turned_again(tmp_path):
@@ -147,17 +147,17 @@ def test_patches_are_cut_where_the_grid_says():
 
 def test_random_patches_follow_the_seed_alone():
     processor = Processor(patch_size=64, num_patches=5, sampling="random", seed=3)
-    picture, other = make_picture(), make_picture(200, 300, seed=1)
+    image, other = make_picture(), make_picture(200, 300, seed=1)
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    alone = processor(picture)["pixel_values"]
+    alone = processor(image)["pixel_values"]
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.equal(processor([other, picture])["pixel_values"][1:], alone)
-    assert not torch.equal(processor(picture, seed=4)["pixel_values"], alone)
+    assert torch.equal(processor([other, image])["pixel_values"][1:], alone)
+    assert not torch.equal(processor(image, seed=4)["pixel_values"], alone)
     generator = torch.Generator().manual_seed(3)  # the recorded rule: row, then column
     top, left = (int(torch.randint(0, last + 1, (), generator=generator)) for last in (100 - 64, 150 - 64))
-    first = processor.extract_patches(picture)[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(first, np.asarray(picture)[top : top + 64, left : left + 64])
+    first = processor.extract_patches(image)[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(first, np.asarray(image)[top : top + 64, left : left + 64])
 
 
 def as_arrays(patches: torch.Tensor) -> list[np.ndarray]:
@@ -167,22 +167,22 @@ def as_arrays(patches: torch.Tensor) -> list[np.ndarray]:
 def test_the_first_of_multiscale_patches_is_the_whole_image():
     processor = Processor(patch_size=64, sampling="multiscale")
     for width, height in ((300, 200), (64, 64), (50, 40), (3, 500), (1, 1)):  # the small ones are resized once, too
-        picture = make_picture(width, height)
-        expected = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR))
+        image = make_picture(width, height)
+        expected = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR))
         for num_patches in (1, 2, 9):
-            assert np.array_equal(as_arrays(processor.extract_patches(picture, num_patches=num_patches))[0], expected)
+            assert np.array_equal(as_arrays(processor.extract_patches(image, num_patches=num_patches))[0], expected)
 
 
 @pytest.mark.parametrize(
     ("num_patches", "num_halved", "num_native"), [(1, 0, 0), (2, 0, 1), (6, 1, 4), (9, 2, 6), (25, 6, 18)]
 )
 def test_a_quarter_of_multiscale_patches_is_cut_at_half_size(num_patches, num_halved, num_native):
-    picture = make_picture(301, 200)
-    patches = Processor(patch_size=64, num_patches=num_patches, sampling="multiscale").extract_patches(picture)
+    image = make_picture(301, 200)
+    patches = Processor(patch_size=64, num_patches=num_patches, sampling="multiscale").extract_patches(image)
     assert (patches.shape, patches.dtype) == ((num_patches, 3, 64, 64), torch.uint8)
-    halved = np.asarray(picture.resize((150, 100), Image.Resampling.BILINEAR))
+    halved = np.asarray(image.resize((150, 100), Image.Resampling.BILINEAR))
     expected = []
-    for array, count in ((halved, num_halved), (np.asarray(picture), num_native)):
+    for array, count in ((halved, num_halved), (np.asarray(image), num_native)):
         starts = grid_starts(array.shape[1], array.shape[0], count, 64) if count else []
         expected += [array[top : top + 64, left : left + 64] for top, left in starts]
     cut = as_arrays(patches)[1:]
@@ -191,12 +191,12 @@ def test_a_quarter_of_multiscale_patches_is_cut_at_half_size(num_patches, num_ha
 
 
 def test_multiscale_patches_stand_where_they_should_by_hand():
-    picture = make_picture(400, 200)
-    patches = as_arrays(Processor(patch_size=64, num_patches=9, sampling="multiscale").extract_patches(picture))
-    halved = np.asarray(picture.resize((200, 100), Image.Resampling.BILINEAR))
+    image = make_picture(400, 200)
+    patches = as_arrays(Processor(patch_size=64, num_patches=9, sampling="multiscale").extract_patches(image))
+    halved = np.asarray(image.resize((200, 100), Image.Resampling.BILINEAR))
     assert np.array_equal(patches[1], halved[18:82, :64])  # 1 row x 2 columns, in the middle of the height
     assert np.array_equal(patches[2], halved[18:82, 136:])
-    native = np.asarray(picture)
+    native = np.asarray(image)
     assert np.array_equal(patches[3], native[:64, :64])  # 2 rows x 3 columns
     assert np.array_equal(patches[4], native[:64, 168:232])
     assert np.array_equal(patches[8], native[136:, 336:])
@@ -204,68 +204,68 @@ def test_multiscale_patches_stand_where_they_should_by_hand():
 
 def test_half_size_is_never_smaller_than_a_patch():
     processor = Processor(patch_size=64, num_patches=6, sampling="multiscale")
-    picture = make_picture(160, 80)  # half is 80 x 40, enlarged to 128 x 64
-    halved = np.asarray(picture.resize((128, 64), Image.Resampling.BILINEAR))
-    assert np.array_equal(as_arrays(processor.extract_patches(picture))[1], halved[:, 32:96])
-    picture = make_picture(80, 40)  # smaller than a patch itself: both sizes are the enlarged picture
-    enlarged = np.asarray(picture.resize((128, 64), Image.Resampling.BILINEAR))
-    patches = as_arrays(processor.extract_patches(picture))
+    image = make_picture(160, 80)  # half is 80 x 40, enlarged to 128 x 64
+    halved = np.asarray(image.resize((128, 64), Image.Resampling.BILINEAR))
+    assert np.array_equal(as_arrays(processor.extract_patches(image))[1], halved[:, 32:96])
+    image = make_picture(80, 40)  # smaller than a patch itself: both sizes are the enlarged image
+    enlarged = np.asarray(image.resize((128, 64), Image.Resampling.BILINEAR))
+    patches = as_arrays(processor.extract_patches(image))
     assert np.array_equal(patches[1], enlarged[:, 32:96])
     assert np.array_equal(patches[2], enlarged[:, :64])
 
 
 def test_size_is_applied_before_the_scales_of_multiscale():
-    picture, squeezed = make_picture(300, 150), make_picture(300, 150).resize((160, 140), Image.Resampling.BILINEAR)
+    image, squeezed = make_picture(300, 150), make_picture(300, 150).resize((160, 140), Image.Resampling.BILINEAR)
     processor = Processor(patch_size=64, num_patches=9, sampling="multiscale")
     expected = processor.extract_patches(squeezed)
     squeezing = Processor(patch_size=64, num_patches=9, sampling="multiscale", size=(140, 160))
-    assert torch.equal(squeezing.extract_patches(picture), expected)
+    assert torch.equal(squeezing.extract_patches(image), expected)
 
 
 def test_multiscale_patches_follow_neither_seed_nor_batch():
     processor = Processor(patch_size=64, num_patches=6, sampling="multiscale")
-    picture, other = make_picture(), make_picture(200, 300, seed=1)
-    alone = processor(picture)["pixel_values"]
-    assert torch.equal(processor([other, picture], seed=5)["pixel_values"][1:], alone)
-    assert torch.equal(Processor(patch_size=64, num_patches=6)(picture, sampling="multiscale")["pixel_values"], alone)
+    image, other = make_picture(), make_picture(200, 300, seed=1)
+    alone = processor(image)["pixel_values"]
+    assert torch.equal(processor([other, image], seed=5)["pixel_values"][1:], alone)
+    assert torch.equal(Processor(patch_size=64, num_patches=6)(image, sampling="multiscale")["pixel_values"], alone)
 
 
 def rescaled(box: tuple[float, ...], across: float, down: float) -> list[int]:
-    """A box in whole pixels of a picture that is `across` times as wide and `down` times as high."""
+    """Return a box in whole pixels of an image that is `across` times as wide and `down` times as high."""
     scaled = [box[0] * across, box[1] * down, box[2] * across, box[3] * down]
     assert scaled == pytest.approx([round(value) for value in scaled])
     return [round(value) for value in scaled]
 
 
 @pytest.mark.parametrize("sampling", ["grid", "random"])
-def test_patches_are_the_picture_cut_at_their_boxes(sampling):
-    processor, picture = Processor(patch_size=64, num_patches=6), make_picture(301, 200)
+def test_patches_are_the_image_cut_at_their_boxes(sampling):
+    processor, image = Processor(patch_size=64, num_patches=6), make_picture(301, 200)
     boxes = processor.patch_boxes(301, 200, sampling=sampling, seed=5)
-    cut = [np.asarray(picture.crop(box)) for box in boxes]
-    assert np.array_equal(as_arrays(processor.extract_patches(picture, sampling=sampling, seed=5)), cut)
+    cut = [np.asarray(image.crop(box)) for box in boxes]
+    assert np.array_equal(as_arrays(processor.extract_patches(image, sampling=sampling, seed=5)), cut)
 
 
 @pytest.mark.parametrize("sampling", ["grid", "random"])
 @pytest.mark.parametrize(("size", "dimensions"), [(None, (128, 64)), ((90, 70), (70, 90))])
-def test_boxes_of_a_resized_picture_are_those_of_the_picture_as_given(sampling, size, dimensions):
-    processor, picture = Processor(patch_size=64, num_patches=6, size=size), make_picture(60, 30)
-    resized = picture.resize(dimensions, Image.Resampling.BILINEAR)  # enlarged, or squeezed
+def test_boxes_of_a_resized_image_are_those_of_the_image_as_given(sampling, size, dimensions):
+    processor, image = Processor(patch_size=64, num_patches=6, size=size), make_picture(60, 30)
+    resized = image.resize(dimensions, Image.Resampling.BILINEAR)  # enlarged, or squeezed
     boxes = processor.patch_boxes(60, 30, sampling=sampling)
     assert all(0 <= left < right <= 60.001 and 0 <= top < bottom <= 30.001 for left, top, right, bottom in boxes)
     cut = [np.asarray(resized.crop(rescaled(box, dimensions[0] / 60, dimensions[1] / 30))) for box in boxes]
-    assert np.array_equal(as_arrays(processor.extract_patches(picture, sampling=sampling)), cut)
+    assert np.array_equal(as_arrays(processor.extract_patches(image, sampling=sampling)), cut)
 
 
 def test_boxes_of_multiscale_patches_are_the_whole_then_double_ones_then_native_ones():
-    processor, picture = Processor(patch_size=64, num_patches=9, sampling="multiscale"), make_picture(400, 200)
-    patches, boxes = as_arrays(processor.extract_patches(picture)), processor.patch_boxes(400, 200)
+    processor, image = Processor(patch_size=64, num_patches=9, sampling="multiscale"), make_picture(400, 200)
+    patches, boxes = as_arrays(processor.extract_patches(image)), processor.patch_boxes(400, 200)
     assert boxes[:3] == [(0, 0, 400, 200), (0, 36, 128, 164), (272, 36, 400, 164)]
-    halved = picture.resize((200, 100), Image.Resampling.BILINEAR)
+    halved = image.resize((200, 100), Image.Resampling.BILINEAR)
     assert all(np.array_equal(patches[i], halved.crop(rescaled(boxes[i], 1 / 2, 1 / 2))) for i in (1, 2))
-    assert all(np.array_equal(patches[i], picture.crop(boxes[i])) for i in range(3, 9))
+    assert all(np.array_equal(patches[i], image.crop(boxes[i])) for i in range(3, 9))
 
 
-def test_boxes_of_a_picture_that_cannot_be_are_refused():
+def test_boxes_of_an_image_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="width must be a whole number, at least 1, got 0"):
         Processor().patch_boxes(0, 100)
     with pytest.raises(ValueError, match=r"64 megapixels.*got 9000 x 9000"):
@@ -287,9 +287,9 @@ def test_a_small_image_is_enlarged(width, height, sampling):
 
 def test_size_squeezes_the_image_first():
     processor = Processor(patch_size=64, num_patches=1, size=(64, 64))
-    picture = make_picture(300, 100)
-    expected = np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR))
-    assert np.array_equal(processor.extract_patches(picture)[0].permute(1, 2, 0).numpy(), expected)
+    image = make_picture(300, 100)
+    expected = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR))
+    assert np.array_equal(processor.extract_patches(image)[0].permute(1, 2, 0).numpy(), expected)
     assert Processor(size={"height": 64, "width": 32}).size == [64, 32]
 
 

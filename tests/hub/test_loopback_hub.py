@@ -15,7 +15,7 @@ OID = hashlib.sha256(WEIGHTS).hexdigest()
 
 
 def ask(hub, method: str, path: str, body: object = None, token: str | None = TOKEN, **headers: str):
-    """(status, body, headers) of an answer."""
+    """Return (status, body, headers) of an answer."""
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
     request = Request(hub.endpoint + path, data, {"Content-Type": "application/json", **headers}, method=method)
@@ -27,7 +27,7 @@ def ask(hub, method: str, path: str, body: object = None, token: str | None = TO
 
 
 def commit(hub, *operations: dict, parent: str | None = None, token: str | None = TOKEN) -> tuple[int, str]:
-    """(status, what was said) of a commit to you/x."""
+    """Return (status, what was said) of a commit to you/x."""
     header = {"summary": "a commit"} | ({"parentCommit": parent} if parent else {})
     lines = [{"key": "header", "value": header}, *operations]
     body = b"\n".join(json.dumps(line).encode() for line in lines)

@@ -136,24 +136,24 @@ def test_half_precision_keeps_scores_in_float32(tiny_checkpoint, dtype):
     assert half.dtype == dtype
     with torch.no_grad():
         assert half(random_batch()).patch_scores.dtype == torch.float32
-    picture = make_picture()
-    assert half.score(picture).dtype == torch.float32
-    assert torch.allclose(half.score(picture), full.score(picture), atol=0.05)
+    image = make_picture()
+    assert half.score(image).dtype == torch.float32
+    assert torch.allclose(half.score(image), full.score(image), atol=0.05)
 
 
 def test_a_score_does_not_depend_on_company_order_or_kind_of_input(tiny_model, tmp_path):
-    pictures = [make_picture(100 + 30 * index, 90 + 20 * index, seed=index) for index in range(7)]
-    together = tiny_model.score(pictures)
+    images = [make_picture(100 + 30 * index, 90 + 20 * index, seed=index) for index in range(7)]
+    together = tiny_model.score(images)
     assert together.shape == (7,) and together.dtype == torch.float32
     for batch_size in (1, 3, 7):
-        assert torch.equal(tiny_model.score(pictures, batch_size=batch_size), together)
+        assert torch.equal(tiny_model.score(images, batch_size=batch_size), together)
     order = [4, 0, 6, 2, 5, 1, 3]
-    assert torch.equal(tiny_model.score([pictures[index] for index in order]), together[order])
+    assert torch.equal(tiny_model.score([images[index] for index in order]), together[order])
     path = tmp_path / "a.png"
-    pictures[0].save(path)
-    array = np.asarray(pictures[0])
+    images[0].save(path)
+    array = np.asarray(images[0])
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    for given in (str(path), path, path.read_bytes(), pictures[0], array, tensor):
+    for given in (str(path), path, path.read_bytes(), images[0], array, tensor):
         assert torch.equal(tiny_model.score(given), together[:1])
 
 

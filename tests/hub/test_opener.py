@@ -1,4 +1,4 @@
-"""The one opener of pictures: which formats it takes, how far it decodes, and that nothing else opens any."""
+"""Opener of images, the only one: which formats it takes, how far it decodes, and that nothing else opens any."""
 
 import ast
 import io
@@ -53,7 +53,7 @@ def encode(kind: str, image: PILImage.Image | None = None, **options) -> bytes:
 
 
 def with_huge_text(png: bytes, is_last: bool = False) -> bytes:
-    """The PNG with 3 MB of text behind its header, or before its end."""
+    """Return the PNG with 3 MB of text behind its header, or before its end."""
     chunk = struct.pack(">I", len(HUGE_TEXT)) + b"zTXt" + HUGE_TEXT
     chunk += struct.pack(">I", zlib.crc32(b"zTXt" + HUGE_TEXT))
     place = len(png) - 12 if is_last else 33
@@ -61,7 +61,7 @@ def with_huge_text(png: bytes, is_last: bool = False) -> bytes:
 
 
 def with_scans(num_scans: int, size: int = 64) -> bytes:
-    """A progressive grey JPEG of so many scans: its last one again and again."""
+    """Make a progressive grey JPEG of so many scans: its last one again and again."""
     jpeg = encode("JPEG", make_picture(size, size).convert("L"), progressive=True)
     starts = [index for index in range(len(jpeg)) if jpeg.startswith(b"\xff\xda", index)]
     last = jpeg[starts[-1] : -2]
@@ -69,7 +69,7 @@ def with_scans(num_scans: int, size: int = 64) -> bytes:
 
 
 def tiff_of(data: bytes, compression: int, size: int, extra: tuple[tuple[int, int, int, int], ...] = ()) -> bytes:
-    """A grey TIFF of one strip; `extra` are tags: number, type, count, value or offset (8 is that of the strip)."""
+    """Make a grey TIFF of one strip; `extra` are tags: number, type, count, value or offset (8: of the strip)."""
     tags = [(256, 4, 1, size), (257, 4, 1, size), (258, 3, 1, 8), (259, 3, 1, compression), (262, 3, 1, 1)]
     tags += [(273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, size), (279, 4, 1, len(data)), *extra]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags)) + bytes(4)
@@ -78,7 +78,7 @@ def tiff_of(data: bytes, compression: int, size: int, extra: tuple[tuple[int, in
 
 @pytest.fixture
 def ghostscript(tmp_path, monkeypatch) -> Path:
-    """A program in Ghostscript's place that leaves a file where it is run."""
+    """Put a program in Ghostscript's place that leaves a file where it is run."""
     (tmp_path / "bin").mkdir()
     program, ran = tmp_path / "bin" / "gs", tmp_path / "ran"
     program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "$*" >> {ran}\nexit 1\n')
@@ -89,8 +89,8 @@ def ghostscript(tmp_path, monkeypatch) -> Path:
     return ran
 
 
-def opens_pictures(tree: ast.AST) -> list[int]:
-    """Lines that use Pillow's `Image.open`, whatever `Image` is called there."""
+def opens_images(tree: ast.AST) -> list[int]:
+    """Return lines that use Pillow's `Image.open`, whatever `Image` is called there."""
     names = {"Image", "PILImage"}
     lines = []
     for node in ast.walk(tree):
@@ -107,10 +107,10 @@ def opens_pictures(tree: ast.AST) -> list[int]:
     return lines
 
 
-def test_nothing_but_the_opener_opens_pictures():
+def test_nothing_but_the_opener_opens_images():
     sources = [path for path in ROOT.rglob("*.py") if not {"tests", ".venv", "venv"} & set(path.parts[:-1])]
     assert len(sources) > 80
-    found = {path.relative_to(ROOT).as_posix(): opens_pictures(ast.parse(path.read_text("utf-8"))) for path in sources}
+    found = {path.relative_to(ROOT).as_posix(): opens_images(ast.parse(path.read_text("utf-8"))) for path in sources}
     assert {path: lines for path, lines in found.items() if lines} == {}
 
 
@@ -119,13 +119,13 @@ def test_nothing_but_the_opener_opens_pictures():
     [
         "from PIL import Image\nImage.open(x)",
         "import PIL.Image\nPIL.Image.open(x)",
-        "from PIL import Image as Picture\nwith Picture.open(x) as y: pass",
+        "from PIL import Image as Photo\nwith Photo.open(x) as y: pass",
         "import PIL.Image as P\nmap(P.open, x)",
         "from PIL.Image import open as read",
     ],
 )
-def test_every_way_to_open_a_picture_is_found(code):
-    assert opens_pictures(ast.parse(code)) == [2 if "\n" in code else 1]
+def test_every_way_to_open_an_image_is_found(code):
+    assert opens_images(ast.parse(code)) == [2 if "\n" in code else 1]
 
 
 def test_opener_and_suffixes_go_by_one_list():
@@ -140,7 +140,7 @@ def test_opener_and_suffixes_go_by_one_list():
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_are_never_run_whatever_they_are_called(tmp_path, ghostscript, name):
     for suffix in (".png", ".eps", ".iim", ".jpg", ""):
-        path = tmp_path / f"picture{suffix}"
+        path = tmp_path / f"image{suffix}"
         path.write_bytes(PROGRAMS[name])
         for read in (hub_code.load_image, lambda path: read_clean(path, None)):
             with pytest.raises(ValueError):
@@ -170,7 +170,7 @@ def test_an_image_that_a_caller_opened_lazily_is_refused_by_its_format(ghostscri
 
 def test_programs_in_a_dataset_are_not_run_either(ghostscript):
     features = Features({"image": Image()})
-    dataset = Dataset.from_dict({"image": [{"bytes": EPS, "path": "picture.png"}]}, features=features)
+    dataset = Dataset.from_dict({"image": [{"bytes": EPS, "path": "image.png"}]}, features=features)
     for read in (lambda rows: load_resident(rows, "cpu"), lambda rows: dataset_on_device(rows, "cpu")[0]):
         with pytest.raises(ValueError, match="a PostScript program"):
             read(dataset)
@@ -239,15 +239,13 @@ def test_comments_take_no_time_and_change_nothing():
 
 
 def test_a_jpeg_2000_of_tiny_blocks_is_refused_and_common_ones_are_not():
-    picture = PILImage.new("L", (4096, 4096))
+    image = PILImage.new("L", (4096, 4096))
     with pytest.raises(ValueError, match="at most 1048576 blocks are accepted in a JPEG 2000, got 13"):
-        hub_code.load_image(encode("JPEG2000", picture, codeblock_size=(4, 4)))
+        hub_code.load_image(encode("JPEG2000", image, codeblock_size=(4, 4)))
     with pytest.raises(ValueError, match="blocks are accepted in a JPEG 2000"):
-        hub_code.load_image(
-            encode("JPEG2000", picture, codeblock_size=(4, 4), precinct_size=(16, 16), num_resolutions=2)
-        )
+        hub_code.load_image(encode("JPEG2000", image, codeblock_size=(4, 4), precinct_size=(16, 16), num_resolutions=2))
     for options in ({}, {"tile_size": (256, 256)}, {"codeblock_size": (32, 32), "precinct_size": (256, 256)}):
-        assert hub_code.load_image(encode("JPEG2000", picture, **options)).size == picture.size
+        assert hub_code.load_image(encode("JPEG2000", image, **options)).size == image.size
     assert hub_code.load_image(encode("JPEG2000", make_picture(90, 60), codeblock_size=(4, 4))).size == (90, 60)
 
 
@@ -267,7 +265,7 @@ def test_a_packed_fits_is_refused_and_a_plain_one_is_read():
 
 
 @pytest.mark.parametrize("is_last", [False, True])
-def test_a_png_with_megabytes_of_text_is_a_picture_everywhere(tmp_path, is_last):
+def test_a_png_with_megabytes_of_text_is_an_image_everywhere(tmp_path, is_last):
     plain = encode("PNG")
     path = tmp_path / "workflow.png"
     path.write_bytes(with_huge_text(plain, is_last))
@@ -292,8 +290,8 @@ def test_a_draft_is_decoded_at_a_fraction_and_says_what_was_opened():
 
 
 def test_what_a_codec_gives_back_is_rgb():
-    picture = make_picture(90, 60)
-    assert np.array_equal(recompress(picture, format="PNG"), picture)
+    image = make_picture(90, 60)
+    assert np.array_equal(recompress(image, format="PNG"), image)
 
 
 def test_a_file_is_read_once_within_a_limit(tmp_path, monkeypatch):
@@ -340,7 +338,7 @@ def test_hash_pixels_and_size_are_of_the_same_bytes_while_a_file_is_rewritten(tm
         assert contents[image.row.content_hash] == (image.row.width, int(image.patches))
 
 
-def test_a_picture_that_changed_while_it_was_prepared_is_refused(tmp_path):
+def test_an_image_that_changed_while_it_was_prepared_is_refused(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encode("PNG"))
     [record] = read_labelled_folder(tmp_path, lambda _: (5.0, "5"), str, 1).records
@@ -350,15 +348,15 @@ def test_a_picture_that_changed_while_it_was_prepared_is_refused(tmp_path):
         image_bytes(record)
 
 
-def test_no_script_runs_a_program_that_is_called_a_picture(ghostscript, tmp_path):
-    folder = tmp_path / "pictures/8"
+def test_no_script_runs_a_program_that_is_called_an_image(ghostscript, tmp_path):
+    folder = tmp_path / "images/8"
     folder.mkdir(parents=True)
     for number in range(3):
         make_picture(150, 150, seed=number).save(folder / f"{number}.png")
-    for name in ("drawing.eps", "picture.png"):
+    for name in ("drawing.eps", "image.png"):
         (folder / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 150 150\n%%EndComments\nshowpage\n")
     for output, source in (("out", []), ("damaged", ["--synthesize_artifacts"])):
-        command = ["prepare_dataset.py", *source, tmp_path / "pictures", "--output_dir", tmp_path / output]
+        command = ["prepare_dataset.py", *source, tmp_path / "images", "--output_dir", tmp_path / output]
         done = run_fresh(command, os.environ, ROOT)
-        assert (tmp_path / output).exists(), done.stderr  # with status 1 for the two that are no pictures
+        assert (tmp_path / output).exists(), done.stderr  # with status 1 for the two that are no images
     assert not ghostscript.exists()

@@ -20,7 +20,7 @@ def module(request) -> ast.Module:
 
 
 def is_constant(statement: ast.stmt) -> bool:
-    """Whether it is a docstring, or gives a name to a value that is made without calling anything but re.compile."""
+    """Tell whether it is a docstring, or gives a name to a value that is made calling nothing but re.compile."""
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant)
     calls = [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]

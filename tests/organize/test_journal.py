@@ -61,7 +61,7 @@ def no_hard_links() -> None:
 
 
 def two_file_systems() -> None:
-    """As if every folder were a file system of its own."""
+    """Let every folder be a file system of its own."""
     real_link = os.link
 
     def link(old, new):
@@ -100,7 +100,7 @@ CASES += [(command, "no hard links") for command in ("copy", "move", "tag")] + [
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    """A kill, unlike a power cut, loses nothing that was written: without waiting for the disk all is the same."""
+    """Wait for no disk: a kill, unlike a power cut, loses nothing that was written."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

@@ -1,4 +1,4 @@
-"""organize.py tag and embed: one tag in a caption, the score in a picture, and both taken back."""
+"""organize.py tag and embed: one tag in a caption, the score in an image, and both taken back."""
 
 import os
 from pathlib import Path
@@ -159,7 +159,7 @@ def test_embed_and_tag_have_dry_runs(library, capsys):
     make_picture(40, 30).save(library / "c.png")
     before = manifest(library.parent)
     assert tag(scores, "--dry_run") == 0
-    assert organize.main(["embed", scores, "--dry_run"]) == 1  # a.png and b.png are no pictures
+    assert organize.main(["embed", scores, "--dry_run"]) == 1  # a.png and b.png are no images
     assert manifest(library.parent) == before
     printed = capsys.readouterr().out
     assert f"worst: rewrite {library}/a.txt" in printed and f"worst: create {library}/c.txt" in printed

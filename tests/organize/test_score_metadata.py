@@ -23,7 +23,7 @@ LIGHTROOM_PACKET = (
 )
 
 
-def picture_exif() -> Image.Exif:
+def image_exif() -> Image.Exif:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     exif.get_ifd(0x8769)[USER_COMMENT] = b"UNICODE\0" + PARAMETERS.encode("utf-16-be")
@@ -37,13 +37,13 @@ def saved(kind: str, image: Image.Image | None = None, **options) -> bytes:
         text.add_text("parameters", PARAMETERS)
         text.add_itxt("prompt", '{"3": {"inputs": {}}}')
         options = {"pnginfo": text} | options
-    options = {"exif": picture_exif(), "icc_profile": b"a profile"} | options
+    options = {"exif": image_exif(), "icc_profile": b"a profile"} | options
     (image or make_picture(61, 40)).save(buffer, kind, **{name: value for name, value in options.items() if value})
     return buffer.getvalue()
 
 
 def embedded(data: bytes, score: float = 6.7849) -> bytes:
-    """The file with the score, after checks that hold for all."""
+    """Return the file with the score, after checks that hold for all."""
     splices = embed_score(data, score, SCORER)
     new = apply_splices(data, splices)
     assert read_embedded_score(new) == pytest.approx(score, abs=5e-4)
@@ -68,7 +68,7 @@ def xmp_of(data: bytes) -> bytes:
 
 
 def with_xmp(data: bytes, packet: bytes) -> bytes:
-    """A JPEG with a packet of its own after the Exif."""
+    """Return a JPEG with a packet of its own after the Exif."""
     segment = b"http://ns.adobe.com/xap/1.0/\0" + packet
     place = 2 + 2 + struct.unpack(">H", data[4:6])[0] if data[2:4] == b"\xff\xe1" else 20
     return data[:place] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[place:]
@@ -87,7 +87,7 @@ FILES = {
     "progressive grey jpeg": lambda: saved("JPEG", make_picture().convert("L"), progressive=True),
     "jpeg without any metadata": lambda: saved("JPEG", exif=None, icc_profile=None),
     "jpeg with xmp": lambda: with_xmp(saved("JPEG"), LIGHTROOM_PACKET % b""),
-    "jpeg of two pictures": lambda: saved("MPO", save_all=True, append_images=frames(), icc_profile=None),
+    "jpeg of two images": lambda: saved("MPO", save_all=True, append_images=frames(), icc_profile=None),
     "webp": lambda: saved("WEBP"),
     "lossy webp without metadata": lambda: saved("WEBP", exif=None, icc_profile=None),
     "lossless webp without metadata": lambda: saved("WEBP", exif=None, icc_profile=None, lossless=True),
@@ -113,9 +113,9 @@ def test_pixels_and_other_metadata_stay_and_the_score_is_read_back(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_bytes_after_the_picture_stay(name):
+def test_bytes_after_the_image_stay(name):
     data = FILES[name]() + b"a zip, perhaps"
-    if name != "jpeg of two pictures":
+    if name != "jpeg of two images":
         assert embedded(data).endswith(b"a zip, perhaps")
 
 
@@ -167,9 +167,9 @@ def test_a_jpeg_whose_xmp_is_full_is_refused():
 
 
 def test_the_header_of_an_extended_webp_is_right():
-    picture = make_picture(301, 7).convert("RGBA")
-    picture.putalpha(100)
-    new = embedded(saved("WEBP", picture, lossless=True, exif=None, icc_profile=None))
+    image = make_picture(301, 7).convert("RGBA")
+    image.putalpha(100)
+    new = embedded(saved("WEBP", image, lossless=True, exif=None, icc_profile=None))
     kinds = [kind for kind, _, _ in _webp_chunks(new)]
     assert kinds == [b"VP8X", b"VP8L", b"XMP "]
     assert new[20] == 0x14  # alpha and XMP

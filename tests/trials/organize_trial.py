@@ -47,7 +47,7 @@ class Failure(RuntimeError):
 
 
 def manifest(folder: Path) -> dict[str, str]:
-    """What stands in a folder, by path: the hash of a file, where a link leads, or that it is a folder."""
+    """Return what stands in a folder, by path: the hash of a file, where a link leads, or that it is a folder."""
     found = {}
     for parent, folder_names, file_names in os.walk(folder):
         for name in folder_names + file_names:
@@ -62,8 +62,8 @@ def manifest(folder: Path) -> dict[str, str]:
     return found
 
 
-def picture_files() -> dict[str, list[bytes]]:
-    """Twenty pictures in each format."""
+def image_files() -> dict[str, list[bytes]]:
+    """Make twenty image files in each format."""
     files = {}
     for suffix, kind in FORMATS.items():
         files[suffix] = []
@@ -75,8 +75,8 @@ def picture_files() -> dict[str, list[bytes]]:
 
 
 def make_library(folder: Path, num_images: int, rng: random.Random) -> None:
-    """Images under two roots that share their relative paths, some of them their stem, most of them with sidecars."""
-    pictures, rows = picture_files(), []
+    """Write images under two roots that share relative paths, some of them their stem, most of them with sidecars."""
+    images, rows = image_files(), []
     for number in range(num_images):
         pair = number // 2  # the same relative path in both roots
         odd = ODD_NAMES[pair] if pair < len(ODD_NAMES) else f"{pair:05}".encode()
@@ -86,7 +86,7 @@ def make_library(folder: Path, num_images: int, rng: random.Random) -> None:
         score = rng.uniform(1, 9)  # one for both suffixes, which may share a caption
         for suffix in suffixes:
             path = album / (os.fsdecode(odd) + suffix)
-            path.write_bytes(rng.choice(pictures[suffix]) + b"number %d" % number)
+            path.write_bytes(rng.choice(images[suffix]) + b"number %d" % number)
             rows.append(ScoreRow(as_text(path), score, scorer="trial"))
         for sidecar in rng.sample([".txt", ".TXT", ".json", ".caption"], k=rng.randrange(3)):
             path.with_suffix(sidecar).write_text(f"1girl, {rng.choice(TAGS[1:])}, number {number}\n")
@@ -231,7 +231,7 @@ class Trial:
         print(f"{'':9} always: run again, undone, all {self.num_files} files as before", flush=True)
 
     def stops(self, what: str, name: str, status: int, message: str, journal: Path | None = None) -> None:
-        """A command that cannot do all must say so, leave no temporary file, and be undone."""
+        """Check that a command that cannot do all says so, leaves no temporary file, and can be undone."""
         journal = journal or self.new_journal()
         printed = run(*self.command(name, journal), expected=(status,))
         found = self.manifest()
@@ -249,7 +249,7 @@ class Trial:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A file system of that many bytes. Raises PermissionError where none can be mounted."""
+    """Mount a file system of that many bytes. Raises PermissionError where none can be mounted."""
     folder.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
@@ -269,7 +269,7 @@ def read_only(folder: Path) -> None:
 
 
 def on_read_only_disks(trial: Trial) -> None:
-    """The target is read-only, or a part of it, or the source."""
+    """Act where the target, or a part of it, is read-only."""
     with small_disk(trial.into, 2**24):
         read_only(trial.into)
         for name in ("copy", "move", "symlink"):
@@ -303,7 +303,7 @@ def on_a_read_only_source(trial: Trial) -> None:
 
 
 def on_full_disks(trial: Trial) -> None:
-    """The target fills up in the middle; so does the disk that all is on; so does the journal's."""
+    """Act where the target fills up in the middle, or the disk that all is on, or the journal's."""
     library = trial.folder / "library"
     files = [path for path in library.rglob("*") if path.is_file()]
     size = sum(-(-path.stat().st_size // 4096) * 4096 for path in files)
@@ -350,7 +350,7 @@ def run_trial(
     with_disks: bool = True,
     max_delay: float = 0.02,
 ) -> list[str]:
-    """All parts; returns those that were skipped. Raises Failure where something was lost or changed."""
+    """Run all parts; return those that were skipped. Raises Failure where something was lost or changed."""
     rng, skipped = random.Random(seed), []
     (folder / "whole").mkdir()
     trial = Trial(folder / "whole", num_images, rng, max_delay)

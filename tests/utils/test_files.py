@@ -1,4 +1,4 @@
-"""Zips, new folders, and what is a picture by its name."""
+"""Zips, new folders, and what is an image by its name."""
 
 import os
 import zipfile
@@ -50,7 +50,7 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
         pass
 
 
-def test_pictures_that_need_a_plugin_are_pictures_and_programs_are_not():
+def test_images_that_need_a_plugin_are_images_and_programs_are_not():
     assert all(has_image_suffix(name) for name in ("a.png", "b.JPG", "c.heic", "d.AVIF", "e.mpo"))
     assert not any(has_image_suffix(name) for name in ("a.txt", "film.mpg", "page.eps", "png", "x.svg"))
 
