@@ -9,7 +9,7 @@ cuts a random crop and runs it through the network alone, gradients on.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ class PublishedPatches(Dataset):
     """
 
     def __init__(
-        self, images: Sequence[np.ndarray], scores: Sequence[float], num_patches: int, device: torch.device | str
+        self, images: Sequence[np.ndarray], scores: Iterable[float], num_patches: int, device: torch.device | str
     ):
         self.images = images
         self.samples = [(index, score) for index, score in enumerate(scores) for _ in range(num_patches)]
@@ -66,7 +66,7 @@ class PublishedPatches(Dataset):
 
     @property
     def num_bytes(self) -> int:
-        """What the cache holds by now."""
+        """Return how many bytes the cache holds by now."""
         return sum(image.numel() * image.element_size() for image in self.cache.values())
 
     def __len__(self) -> int:
@@ -80,20 +80,20 @@ class PublishedPatches(Dataset):
 
 
 def build_loader(patches: PublishedPatches, batch_size: int) -> DataLoader:
-    """Shuffled batches, made in the training process."""
+    """Return shuffled batches, made in the training process."""
     return DataLoader(patches, batch_size=batch_size, shuffle=True)
 
 
-def to_device(
+def move_batch(
     batch: tuple[torch.Tensor, torch.Tensor], device: torch.device | str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the loader gives, moved and copied as the published loop does."""
+    """Move and copy what the loader gives, as the published loop does."""
     pixel_values, labels = batch
     return pixel_values.to(device).clone().detach(), labels.to(device).clone().detach()
 
 
 class PublishedBackbone(ResNet):
-    """A bottleneck ResNet that returns its last map and the vector of local distortions.
+    """Bottleneck ResNet that returns its last map and the vector of local distortions.
 
     Args:
         depths: blocks of its four stages.
@@ -112,7 +112,7 @@ class PublishedBackbone(ResNet):
         self.lda4_fc = nn.Linear(2048, TARGET_WIDTHS[0] - 3 * LDA_WIDTH)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(batch, 3, 224, 224)` -> `(batch, 2048, 7, 7)` and `(batch, 224)`."""
+        """Map `(batch, 3, 224, 224)` to `(batch, 2048, 7, 7)` and `(batch, 224)`."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (batch, 64, 56, 56)
         vectors = []
         for stage in range(1, 5):
@@ -123,7 +123,7 @@ class PublishedBackbone(ResNet):
 
 
 class PublishedHyperNetwork(nn.Module):
-    """Patches -> the weights of each patch's target network, and the vector that enters it.
+    """Network from patches to the weights of each patch's target network, and the vector that enters it.
 
     Args:
         depths: blocks of the backbone's four stages.
@@ -146,7 +146,7 @@ class PublishedHyperNetwork(nn.Module):
         self.fc5b_fc = nn.Linear(HYPER_CHANNELS, 1)
 
     def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`(batch, 3, 224, 224)` -> `vector`, and `weight1`, `bias1` to `weight5`, `bias5`."""
+        """Map `(batch, 3, 224, 224)` to `vector`, and `weight1`, `bias1` to `weight5`, `bias5`."""
         last_map, vector = self.res(pixel_values)
         features = self.conv1(last_map)  # (batch, 112, 7, 7)
         pooled = self.pool(features).flatten(1)  # (batch, 112)
@@ -160,7 +160,7 @@ class PublishedHyperNetwork(nn.Module):
 
 
 class GroupedLinear(nn.Module):
-    """A linear layer with other weights for every patch, as one grouped 1 x 1 convolution: a group a patch."""
+    """Linear layer with other weights for every patch, as one grouped 1 x 1 convolution: a group a patch."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
         super().__init__()
@@ -179,7 +179,7 @@ class GroupedLinear(nn.Module):
 
 
 class PublishedTargetNetwork(nn.Module):
-    """Every patch's own small network; it is built anew for every batch, from what the hyper network gives."""
+    """Small network of every patch's own, built anew for every batch, from what the hyper network gives."""
 
     def __init__(self, generated: dict[str, torch.Tensor]):
         super().__init__()
@@ -197,12 +197,12 @@ class PublishedTargetNetwork(nn.Module):
         )
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
-        """`(batch, 224, 1, 1)` -> `(batch,)`."""
+        """Map `(batch, 224, 1, 1)` to `(batch,)`."""
         return self.layers(vector).flatten()
 
 
 def predict(network: PublishedHyperNetwork, pixel_values: torch.Tensor) -> torch.Tensor:
-    """`(batch, 3, 224, 224)`, normalised -> `(batch,)`, a score a patch."""
+    """Return a score a patch, `(batch,)`, of normalised `(batch, 3, 224, 224)`."""
     generated = network(pixel_values)
     target_network = PublishedTargetNetwork(generated).to(pixel_values.device)
     for parameter in target_network.parameters():  # there are none; the published step asks all the same
@@ -232,7 +232,7 @@ class PublishedTrainer:
         self.labels: list[float] = []
 
     def step(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> None:
-        """One update, from `(batch, 3, 224, 224)` and `(batch,)` on the device."""
+        """Do one update, from `(batch, 3, 224, 224)` and `(batch,)` on the device."""
         self.optimizer.zero_grad()
         prediction = predict(self.network, pixel_values)
         self.predictions += prediction.cpu().tolist()
@@ -243,39 +243,39 @@ class PublishedTrainer:
         self.optimizer.step()
 
 
-def open_picture(path: Path) -> Image.Image:
-    """As the published loader does."""
+def open_image(path: Path) -> Image.Image:
+    """Open an image as the published loader does."""
     with open(path, "rb") as file:
         return hub_code.open_image(file).convert("RGB")
 
 
-def published_score(
+def compute_published_score(
     network: PublishedHyperNetwork, path: Path, device: torch.device | str, num_patches: int = NUM_PATCHES
 ) -> float:
-    """The mean over random crops, which the global seed decides."""
+    """Return the mean score of random crops, which the global seed decides."""
     patch_scores = []
     for _ in range(num_patches):
-        pixel_values = random_patch(open_picture(path)).to(device).clone().detach().unsqueeze(0)  # (1, 3, 224, 224)
+        pixel_values = random_patch(open_image(path)).to(device).clone().detach().unsqueeze(0)  # (1, 3, 224, 224)
         patch_scores.append(float(predict(network, pixel_values).item()))
     return statistics.fmean(patch_scores)
 
 
-def published_score_in_one_batch(
+def compute_published_score_in_one_batch(
     network: PublishedHyperNetwork, path: Path, device: torch.device | str, num_patches: int = NUM_PATCHES
 ) -> float:
-    """The same with one read of the file and all crops in one batch."""
-    picture = open_picture(path)
-    pixel_values = torch.stack([random_patch(picture) for _ in range(num_patches)]).to(device)
+    """Return the same with one read of the file and all crops in one batch."""
+    image = open_image(path)
+    pixel_values = torch.stack([random_patch(image) for _ in range(num_patches)]).to(device)
     return float(predict(network, pixel_values).mean().item())
 
 
-def seeded_network(depths: list[int], seed: int = 0) -> PublishedHyperNetwork:
-    """A network in evaluation mode, with random weights under which scores differ and do not explode."""
+def build_seeded_network(depths: list[int], seed: int = 0) -> PublishedHyperNetwork:
+    """Build a network in evaluation mode, with random weights under which scores differ and do not explode."""
     torch.manual_seed(seed)
     network = PublishedHyperNetwork(depths).eval()
     gain = sum(depths) ** -0.5  # of the end of a residual block: their sum neither grows nor vanishes with the depth
     for name, module in network.named_modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.running_var is not None and module.running_mean is not None:
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.constant_(module.weight, gain if name.endswith("bn3") else 1.0)

@@ -15,7 +15,7 @@ from hybridiqa.utils.runs import describe_run
 
 @dataclass(frozen=True)
 class Row:
-    """One measured thing.
+    """Speed or memory, ours and the published one's.
 
     Args:
         unit: of `ours` and `reference`.
@@ -31,8 +31,21 @@ class Row:
     rounds: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Results of a command.
+
+    Args:
+        facts: what else is worth knowing, by name.
+        rows: nothing where nothing is compared with the published system.
+    """
+
+    facts: dict[str, float]
+    rows: Sequence[Row] = ()
+
+
 def time_call(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes, until the device has done all of it."""
+    """Return the seconds that a call takes, until the device has done all of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -43,7 +56,7 @@ def time_call(call: Callable[[], object], device: torch.device) -> float:
 
 
 def take_turns(calls: Sequence[Callable[[], object]], num_rounds: int, device: torch.device) -> list[tuple[float, ...]]:
-    """Seconds of every call, in their order, round by round; who begins changes with every round."""
+    """Return the seconds of every call, in their order, by round; who begins changes with every round."""
     rounds = []
     for index in range(num_rounds):
         order = sorted(range(len(calls)), key=lambda number: (number - index) % len(calls))
@@ -52,8 +65,8 @@ def take_turns(calls: Sequence[Callable[[], object]], num_rounds: int, device: t
     return rounds
 
 
-def speed_row(name: str, unit: str, amount: float, rounds: list[tuple[float, float]]) -> Row:
-    """The round whose ratio is the median (of an even number the lower), as amount/s.
+def speed_row(name: str, unit: str, amount: float, rounds: Sequence[tuple[float, ...]]) -> Row:
+    """Return the round whose ratio is the median (of an even number the lower), as amount/s.
 
     Args:
         rounds: seconds of ours and of the reference.
@@ -65,37 +78,47 @@ def speed_row(name: str, unit: str, amount: float, rounds: list[tuple[float, flo
 
 
 def memory_row(name: str, unit: str, ours: float, reference: float) -> Row:
-    """Bytes, of which fewer are better; nothing about them changes from round to round."""
+    """Return a row of bytes, of which fewer are better; nothing about them changes from round to round."""
     return Row(name, unit, ours, reference, reference / ours, 1)
 
 
-def make_pictures(num_images: int, size: int, seed: int = 0) -> list[torch.Tensor]:
-    """uint8 `(3, size, size)` RGB: smooth coloured structure with a little grain, decided by the seed."""
+def make_images(num_images: int, size: int, seed: int = 0) -> list[torch.Tensor]:
+    """Make uint8 `(3, size, size)` RGB images: smooth coloured structure with a little grain, decided by the seed."""
     generator = torch.Generator().manual_seed(seed)
-    pictures = []
+    images = []
     for _ in range(num_images):
         coarse = 255 * torch.rand(1, 3, 9, 9, generator=generator)
         smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")[0]
         grain = 6 * torch.randn(3, size, size, generator=generator)
-        pictures.append((smooth + grain).clamp(0, 255).to(torch.uint8))
-    return pictures
+        images.append((smooth + grain).clamp(0, 255).to(torch.uint8))
+    return images
 
 
 def build_report(
-    kind: str, rows: Sequence[Row], facts: Mapping[str, float], command: Sequence[str], device: torch.device
+    kind: str,
+    arguments: Mapping[str, object],
+    measured: Measured,
+    command: Sequence[str],
+    device: torch.device,
 ) -> dict:
-    """What `--json` holds, for the commands that measure speed and precision."""
+    """Return what `--json` holds, for the commands that measure speed and precision.
+
+    Args:
+        arguments: what the numbers depend on, by the names of the options.
+        command: the words after `benchmark.py`.
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "kind": kind,
         **describe_run(command, device),
-        "rows": [asdict(row) for row in rows],
-        "facts": {**facts, "peak_rss_bytes": peak if sys.platform == "darwin" else 1024 * peak},
+        "arguments": dict(arguments),
+        "rows": [asdict(row) for row in measured.rows],
+        "facts": {**measured.facts, "peak_rss_bytes": peak if sys.platform == "darwin" else 1024 * peak},
     }
 
 
 def print_report(report: dict) -> None:
-    """The rows as a table, then all else."""
+    """Print the rows as a table, then all else."""
     if report["rows"]:
         print(f"{'':22}{'ours':>14}{'reference':>14}{'ratio':>8}  unit")
     for row in report["rows"]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ResNetConfig
 
-from hybridiqa.benchmarks.published import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, to_device
-from hybridiqa.benchmarks.timing import Row, make_pictures, memory_row, speed_row, take_turns, time_call
+from hybridiqa.benchmarks.options import DEPTHS
+from hybridiqa.benchmarks.published import PATCH_SIZE, PublishedPatches, PublishedTrainer, build_loader, move_batch
+from hybridiqa.benchmarks.timing import Measured, Row, make_images, memory_row, speed_row, take_turns, time_call
 from hybridiqa.data.loading import ResidentImages
 from hybridiqa.models import hub_code
-from hybridiqa.models.hyperiqa_weights import DEPTHS
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import PatchOptions, RandomPatches
@@ -31,14 +32,13 @@ from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.memory import freed_memory_kept
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}  # in a row's name, and for accelerate
-DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 300}  # 300: the published one
 NUM_WARM_UPS = 3  # the first step makes the optimiser's state, the others find the memory that later ones reuse
 NUM_PATCHES = 400  # an image and epoch, the published number
 MATMUL_SIZE = 8192
 
 
 def our_batches(patches: RandomPatches, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """An epoch's batches, drawn as training draws them."""
+    """Yield an epoch's batches, drawn as training draws them."""
     order = patches.blocks.order(epoch=0)
     for start in range(0, len(order), batch_size):
         yield patches.batch(0, order[start : start + batch_size])
@@ -47,35 +47,35 @@ def our_batches(patches: RandomPatches, batch_size: int) -> Iterator[tuple[torch
 def published_batches(
     patches: PublishedPatches, batch_size: int, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """An epoch's batches, as the published loop gets them."""
+    """Yield an epoch's batches, as the published loop gets them."""
     for batch in build_loader(patches, batch_size):
-        yield to_device(batch, device)
+        yield move_batch(batch, device)
 
 
 class InputPipelines:
-    """Both ways from the same pictures to batches; all pictures are in memory before the first batch.
+    """Both ways from the same images to batches; all images are in memory before the first batch.
 
     Args:
-        num_images, image_size: how many pictures, and their side in pixels.
+        num_images, image_size: how many images, and their side in pixels.
         num_batches, batch_size: what an epoch must have at least, so that no measured batch is a shorter, last one.
-        device: where pictures and batches lie.
+        device: where images and batches lie.
     """
 
     def __init__(self, num_images: int, image_size: int, num_batches: int, batch_size: int, device: torch.device):
         self.batch_size, self.device = batch_size, device
         num_patches = max(NUM_PATCHES, math.ceil(num_batches * batch_size / num_images))
-        pictures = make_pictures(num_images, image_size)
-        scores = np.linspace(1, 9, num_images)
-        arrays = [picture.permute(1, 2, 0).numpy() for picture in pictures]
+        images = make_images(num_images, image_size)
+        scores = np.linspace(1, 9, num_images).tolist()
+        arrays = [image.permute(1, 2, 0).numpy() for image in images]
         self.published = PublishedPatches(arrays, scores, num_patches, device)
         for index in range(num_images):
             self.published[index * num_patches]  # the first access fills the cache
         normalize = hub_code.HybridIQAImageProcessor().normalize_patches
-        images = ResidentImages.from_tensors(pictures, device)
-        self.ours = RandomPatches(images, scores, num_patches, PatchOptions(PATCH_SIZE), normalize)
+        resident = ResidentImages.from_tensors(images, device)
+        self.ours = RandomPatches(resident, scores, num_patches, PatchOptions(PATCH_SIZE), normalize)
 
     def compare_speed(self, num_rounds: int) -> Row:
-        """patches/s of both."""
+        """Compare the patches/s of both."""
         ours = our_batches(self.ours, self.batch_size)
         reference = published_batches(self.published, self.batch_size, self.device)
         next(ours), next(reference)
@@ -83,13 +83,13 @@ class InputPipelines:
         return speed_row("input_pipeline", "patches/s", self.batch_size, rounds)
 
     def compare_memory(self) -> Row:
-        """Bytes an image of both."""
+        """Compare the bytes an image of both."""
         num_images = len(self.ours.images)
         ours, reference = self.ours.images.num_bytes / num_images, self.published.num_bytes / num_images
         return memory_row("input_memory", "bytes/image", ours, reference)
 
-    def our_seconds(self, batch_size: int, num_rounds: int) -> float:
-        """Median time of one of our batches of another size."""
+    def time_our_batches(self, batch_size: int, num_rounds: int) -> float:
+        """Return the median time of one of our batches of another size."""
         batches = our_batches(self.ours, min(batch_size, self.batch_size))
         next(batches)
         return statistics.median(time_call(lambda: next(batches), self.device) for _ in range(num_rounds))
@@ -108,12 +108,13 @@ class OurTrainer:
         model_class = hub_code.HybridIQAModel
         model = model_class(model_class.config_class(backbone_config=ResNetConfig(depths=depths))).train()
         model.to(accelerator.device, memory_format=torch.channels_last)
-        defaults = SimpleNamespace(**{option.name: option.default for option in fields(TrainingArguments)})
+        # No `TrainingArguments`, which looks for the output folder.
+        defaults: Any = SimpleNamespace(**{option.name: option.default for option in fields(TrainingArguments)})
         optimizer = build_optimizer(model, defaults)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     def step(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> None:
-        """One update, from `(batch, 3, 224, 224)`, channels last, and `(batch,)` on the device."""
+        """Do one update, from `(batch, 3, 224, 224)`, channels last, and `(batch,)` on the device."""
         loss = self.model(pixel_values, labels).loss
         self.accelerator.backward(loss)
         total_gradient_norm(self.model)  # which training looks at
@@ -123,7 +124,7 @@ class OurTrainer:
 
 @contextmanager
 def fresh_accelerator(precision: str, device: torch.device) -> Iterator[Accelerator]:
-    """An accelerator of that precision; accelerate allows a process one precision, unless its state is reset."""
+    """Make an accelerator of that precision; accelerate allows a process one precision, unless its state is reset."""
     AcceleratorState._reset_state(reset_partial_state=True)
     gc.collect()  # a prepared model refers to itself: the one before would keep its memory
     try:
@@ -152,7 +153,7 @@ def warm_up(build_step: Callable[[], Callable[[], None]], device: torch.device) 
 def compare_training(
     precision: str, depths: list[int], batch_size: int, num_rounds: int, device: torch.device
 ) -> tuple[list[Row], int]:
-    """The whole training step of both, on a batch that is there: ours in a precision, the published in float32.
+    """Compare the whole training step of both, on a batch that is there: ours in a precision, theirs in float32.
 
     Returns:
         Rows of speed and, on a GPU, memory; and the floating-point operations of our step, 0 on other devices.
@@ -177,7 +178,7 @@ def compare_training(
 
 
 def measure_matmul_rate(device: torch.device) -> float:
-    """FLOP/s of bfloat16 matrix products of 8192 x 8192, the most that the device can be expected to reach."""
+    """Measure FLOP/s of bfloat16 matrix products of 8192 x 8192, the most that the device can be expected to reach."""
     matrix = torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=device, dtype=torch.bfloat16)
     num_products, num_timings = 20, 5
 
@@ -190,23 +191,23 @@ def measure_matmul_rate(device: torch.device) -> float:
     return num_products * 2 * MATMUL_SIZE**3 / seconds
 
 
-def measure_training(args: Namespace) -> tuple[list[Row], dict[str, float]]:
-    """The rows of `benchmark.py training`, and what else is worth knowing, by name."""
+def measure_training(args: Namespace) -> Measured:
+    """Return the rows of `benchmark.py training`, and what else is worth knowing."""
     device = choose_device(args.device)
     with freed_memory_kept(device.type == "cpu"):  # as train.py does; both sides have it
         return _measure_training(args, device)
 
 
-def _measure_training(args: Namespace, device: torch.device) -> tuple[list[Row], dict[str, float]]:
-    batch_size = args.batch_size or DEFAULT_BATCH_SIZES[device.type]
+def _measure_training(args: Namespace, device: torch.device) -> Measured:
+    batch_size = args.batch_size
     inputs = InputPipelines(
         args.num_images, args.image_size, args.rounds + 1, max(args.input_batch_size, batch_size), device
     )
     inputs.batch_size = args.input_batch_size
     rows = [inputs.compare_speed(args.rounds), inputs.compare_memory()]
-    input_seconds = inputs.our_seconds(batch_size, args.rounds)
+    input_seconds = inputs.time_our_batches(batch_size, args.rounds)
     del inputs
-    facts = {}
+    facts: dict[str, float] = {}
     matmul_rate = measure_matmul_rate(device) if device.type == "cuda" else None
     for precision in PRECISIONS:
         step_rows, num_operations = compare_training(precision, DEPTHS[args.layout], batch_size, args.rounds, device)
@@ -217,4 +218,4 @@ def _measure_training(args: Namespace, device: torch.device) -> tuple[list[Row],
             facts |= {f"tflops_{precision}": rate / 1e12, f"share_of_matmul_rate_{precision}": rate / matmul_rate}
     if matmul_rate:
         facts["matmul_tflops_bf16"] = matmul_rate / 1e12
-    return rows, facts
+    return Measured(facts, rows)

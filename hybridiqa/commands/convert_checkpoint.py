@@ -1,4 +1,4 @@
-"""A published hyperIQA or hybridIQA checkpoint -> a folder that `AutoModel.from_pretrained` loads.
+"""Converter of a published hyperIQA or hybridIQA checkpoint into a folder that `AutoModel.from_pretrained` loads.
 
     python convert_checkpoint.py CHECKPOINT.pth --output_dir DIR
     python convert_checkpoint.py USER/REPO --filename CHECKPOINT.pth --output_dir DIR --push_to_hub USER/NAME
@@ -14,24 +14,24 @@ import argparse
 import hashlib
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import hf_hub_download, list_repo_files
-from transformers import PreTrainedModel
 
 from hybridiqa.models import hub_code
-from hybridiqa.models.backbones import read_state_dict
-from hybridiqa.models.hyperiqa_weights import build_model
-from hybridiqa.models.model_card import write_converted_card
 from hybridiqa.utils.atomic import check_new_folder, new_folder
 from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
 from hybridiqa.utils.libraries import first_line, silence_libraries
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 SUFFIXES = (".pth", ".pkl")
 
 
 def find_checkpoint(checkpoint: str, filename: str | None) -> Path:
-    """The file itself, or the one in a Hub repository.
+    """Return the file itself, or the one in a Hub repository.
 
     Raises:
         ValueError: no such file, or more than one to choose from.
@@ -67,11 +67,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def convert(args: argparse.Namespace) -> PreTrainedModel:
-    """Write the folder; the model that is in it.
+    """Write the folder and return the model that is in it.
 
     Raises:
         ValueError: options or a checkpoint that cannot be converted.
     """
+    from hybridiqa.models.backbones import read_state_dict
+    from hybridiqa.models.hyperiqa_weights import build_model
+    from hybridiqa.models.model_card import write_converted_card
+
     check_new_folder(args.output_dir)
     processor = hub_code.HybridIQAImageProcessor(size=args.size)
     if not args.score_range[0] < args.score_range[1]:

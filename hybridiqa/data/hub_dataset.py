@@ -16,6 +16,7 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData
 from huggingface_hub.utils import EntryNotFoundError, RepositoryNotFoundError
 
 from hybridiqa.utils.hub import HubRepository, PushError, explain_hub_error, push_folder
+from hybridiqa.utils.tables import markdown_table
 
 TAGS = ("image-quality-assessment", "aesthetic")
 COLUMNS = {
@@ -29,12 +30,8 @@ BODY = """# {name}
 
 Scored images to train a scorer of image quality on, prepared by hybridIQA's `prepare_dataset.py`.{licence}
 
-| split | images | groups | scores |
-| --- | --- | --- | --- |
 {splits}
 {bins}
-| column | |
-| --- | --- |
 {columns}
 
 ```bash
@@ -55,10 +52,10 @@ FILES = ("data/*.parquet", "README.md")
 REPLACED = ("data/*.parquet",)  # of an earlier push: its rows would be read with the new ones
 
 
-def _split_row(name: str, split: Dataset) -> str:
+def _split_row(name: str, split: Dataset) -> tuple[str, int, int | str, str]:
     groups = len(set(split["group"])) if "group" in split.column_names else "none given"
     scores = split["score"]
-    return f"| {name} | {len(split)} | {groups} | {min(scores):g} to {max(scores):g} |"
+    return name, len(split), groups, f"{min(scores):g} to {max(scores):g}"
 
 
 def _bins_table(splits: DatasetDict) -> str:
@@ -68,8 +65,8 @@ def _bins_table(splits: DatasetDict) -> str:
         return ""
     counts = {name: Counter(split["bin"]) for name, split in splits.items()}
     used = [number for number in range(feature.num_classes) if any(count[number] for count in counts.values())]
-    rows = [f"| {feature.int2str(number)} | {' | '.join(str(c[number]) for c in counts.values())} |" for number in used]
-    return "\n".join(["", f"| bin | {' | '.join(splits)} |", "| --- " * (len(splits) + 1) + "|", *rows, ""])
+    rows = [[feature.int2str(number), *(count[number] for count in counts.values())] for number in used]
+    return f"\n{markdown_table(['bin', *splits], rows)}\n"
 
 
 def build_card(splits: DatasetDict, repository: HubRepository, license: str) -> DatasetCard:
@@ -83,9 +80,11 @@ def build_card(splits: DatasetDict, repository: HubRepository, license: str) -> 
         name=repository.repo_id.split("/")[-1],
         repo_id=repository.repo_id,
         licence=NO_LICENCE if license == "unknown" else "",
-        splits="\n".join(_split_row(name, split) for name, split in splits.items()),
+        splits=markdown_table(
+            ["split", "images", "groups", "scores"], [_split_row(name, split) for name, split in splits.items()]
+        ),
         bins=_bins_table(splits),
-        columns="\n".join(f"| `{name}` | {COLUMNS.get(name, '')} |" for name in names),
+        columns=markdown_table(["column", ""], [[f"`{name}`", COLUMNS.get(name, "")] for name in names]),
     )
     data = DatasetCardData(license=license, task_categories=["image-classification"], tags=list(TAGS))
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}")

@@ -1,4 +1,4 @@
-"""What scorers are measured on: pictures with true scores, or with people's preferences among them."""
+"""Datasets that scorers are measured on: images with true scores, or with people's preferences among them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from hybridiqa.data.loading import dataset_hash, load_prepared
+from hybridiqa.evaluation.images import LazyImages
 from hybridiqa.evaluation.preferences import Preferences, is_pickapic, read_comparisons, read_pickapic
 from hybridiqa.inference.dataset_scoring import SAVED_FILES, DatasetImages, load_splits
 
 DEFAULT_SPLITS = ("test_unique", "test")  # the first is Pick-a-Pic's, with one pair a prompt
 
 
-class NamedImages(Sequence):
-    """The images of a split, called by their paths where it has a column of those.
+class NamedImages(LazyImages):
+    """Images of a split, called by their paths where it has a column of those.
 
     Args:
         images: of one split.
@@ -24,30 +25,29 @@ class NamedImages(Sequence):
     """
 
     def __init__(self, images: DatasetImages, names: Sequence[str]):
-        self.images, self.names = images, names
+        super().__init__(names)
+        self.images = images
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> tuple[str, Path | bytes]:
-        return self.names[index], self.images[index][1]
+    def load(self, index: int) -> Path | bytes:
+        _, source = self.images[index]
+        return source
 
 
 @dataclass(frozen=True)
-class RatedPictures:
-    """Pictures with true scores.
+class RatedImages:
+    """Images with true scores.
 
     Args:
         split: of the dataset.
-        names: of the pictures.
+        names: of the images.
         sources: name, and file or its bytes, of each.
         references: the true scores, the higher the better.
-        groups: one a picture; None where no two pictures share a group.
+        groups: one an image; None where no two images share a group.
         data_hash: see `hybridiqa.data.loading.dataset_hash`.
     """
 
     split: str
-    names: list[str]
+    names: Sequence[str]
     sources: Sequence[tuple[str, Path | bytes]]
     references: list[float]
     groups: list[str] | None
@@ -55,16 +55,15 @@ class RatedPictures:
 
 
 def _choose_split(splits: DatasetDict, split: str | None, dataset: str) -> str:
-    if split is None:
-        split = next((name for name in DEFAULT_SPLITS if name in splits), None)
-        split = next(iter(splits)) if split is None and len(splits) == 1 else split
-    if split not in splits:
+    accepted = [split] if split is not None else [*DEFAULT_SPLITS, *(splits if len(splits) == 1 else ())]
+    chosen = next((name for name in accepted if name in splits), None)
+    if chosen is None:
         raise ValueError(f"--split must be one of {', '.join(splits)} of {dataset}, got {split}")
-    return split
+    return chosen
 
 
-def load_rated(dataset: str, split: str | None = None) -> RatedPictures:
-    """A split of what prepare_dataset.py wrote or pushed.
+def load_rated(dataset: str, split: str | None = None) -> RatedImages:
+    """Load a split of what prepare_dataset.py wrote or pushed.
 
     Args:
         split: default test, or the only one that there is.
@@ -80,13 +79,14 @@ def load_rated(dataset: str, split: str | None = None) -> RatedPictures:
     if groups is not None and len(set(groups)) == len(groups):
         groups = None
     data_hash = dataset_hash(DatasetDict({split: rows}))
-    return RatedPictures(split, names, NamedImages(images, names), list(rows["score"]), groups, data_hash)
+    return RatedImages(split, names, NamedImages(images, names), list(rows["score"]), groups, data_hash)
 
 
-def load_measured(dataset: str, split: str | None = None) -> RatedPictures | Preferences:
-    """What `--dataset` names: a prepared dataset, a list of comparisons (.json), or Pick-a-Pic (a folder or a Hub id).
+def load_dataset(dataset: str, split: str | None = None) -> RatedImages | Preferences:
+    """Load what `--dataset` names: a prepared dataset, a list of comparisons (.json), or Pick-a-Pic.
 
     Args:
+        dataset: a file, a folder or a Hub id.
         split: of a dataset; default test_unique, test, or the only one that there is.
 
     Raises:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-from hybridiqa.evaluation.datasets import RatedPictures, load_measured
-from hybridiqa.evaluation.preferences import Preferences, preference_accuracy
+from hybridiqa.evaluation.datasets import RatedImages, load_dataset
+from hybridiqa.evaluation.preferences import Preferences, measure_accuracy
 from hybridiqa.evaluation.scorers import Scorer, ScorerOptions, load_scorers, split_label
 from hybridiqa.evaluation.tables import CSV_COLUMNS, ranking_csv, ranking_markdown, write_csv
 from hybridiqa.utils.atomic import new_folder, write_json
@@ -22,23 +22,26 @@ from metrics.iqa.iqa import (
     MIN_GROUP_SIZE,
     LogisticFitError,
     bootstrap_samples,
+    compute_intervals,
     compute_metrics,
     difference_intervals,
     fit_logistic,
     fit_logistic5,
-    intervals_of,
     is_defined,
 )
 
 CONFIDENCE = 0.95
 
-FITS = {"plcc_logistic": fit_logistic, "plcc_logistic5": fit_logistic5}
+FITS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, ...]]] = {
+    "plcc_logistic": fit_logistic,
+    "plcc_logistic5": fit_logistic5,
+}
 # Errors are no measure of two scorers of different scales; all others are the higher the better.
 NOT_COMPARED = ("rmse", "rmse_logistic")
 
 
-def failed_fits(predictions: np.ndarray, references: np.ndarray) -> dict[str, str]:
-    """Why a fit has no value, by the metric that needs it."""
+def explain_failed_fits(predictions: np.ndarray, references: np.ndarray) -> dict[str, str]:
+    """Return why a fit has no value, by the metric that needs it."""
     failed = {}
     for name, fit in FITS.items():
         try:
@@ -48,31 +51,31 @@ def failed_fits(predictions: np.ndarray, references: np.ndarray) -> dict[str, st
     return failed
 
 
-def _agreement(
+def _measure_agreement(
     predictions: np.ndarray, references: np.ndarray, groups: Sequence[str] | None, num_resamples: int, seed: int
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """A row's metrics with their intervals and failed fits, and the metrics' bootstrap samples."""
+    """Return a row's metrics with their intervals and failed fits, and the metrics' bootstrap samples."""
     metrics = compute_metrics(predictions, references, groups)
     samples = bootstrap_samples(predictions, references, groups, num_resamples, seed)
-    intervals = intervals_of(samples)
+    intervals = compute_intervals(samples)
     row = {
         "num_images": len(references),
         "metrics": {name: {"value": value, "interval": intervals[name]} for name, value in metrics.items()},
-        "failed_fits": failed_fits(predictions, references),
+        "failed_fits": explain_failed_fits(predictions, references),
     }
     return row, samples
 
 
-def _group_row(job: tuple[str, str, np.ndarray, np.ndarray], num_resamples: int, seed: int) -> dict:
+def _measure_group(job: tuple[str, str, np.ndarray, np.ndarray], num_resamples: int, seed: int) -> dict:
     model, group, predictions, references = job
-    row, _ = _agreement(predictions, references, None, num_resamples, seed)
+    row, _ = _measure_agreement(predictions, references, None, num_resamples, seed)
     return {"model": model, "group": group, **row}
 
 
 def _group_jobs(
     model: str, predictions: np.ndarray, references: np.ndarray, groups: Sequence[str]
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Predictions and references of each group that is large enough."""
+    """Yield predictions and references of each group that is large enough."""
     labels = np.asarray(groups)
     for group in dict.fromkeys(groups):
         is_member = labels == group
@@ -80,8 +83,8 @@ def _group_jobs(
             yield model, group, predictions[is_member], references[is_member]
 
 
-def compare(first: dict, second: dict, samples: Mapping[str, dict[str, np.ndarray]]) -> dict:
-    """First less second, metric by metric, with the interval of the paired bootstrap and whether it excludes 0.
+def compare_models(first: dict, second: dict, samples: Mapping[str, dict[str, np.ndarray]]) -> dict:
+    """Return first less second by metric, with the interval of the paired bootstrap and whether it excludes 0.
 
     Args:
         first, second: rows, with the names of their models.
@@ -97,55 +100,54 @@ def compare(first: dict, second: dict, samples: Mapping[str, dict[str, np.ndarra
     return {"first": first["model"], "second": second["model"], "metrics": differences}
 
 
-def scored_by_all(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """Which pictures every scorer has a score for: `(pictures,)`, so that all are measured on the same.
+def find_scored_by_all(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Return which images every scorer has a score for: `(images,)`, so that all are measured on the same.
 
     Raises:
         ValueError: fewer than two.
     """
     is_scored = np.all([np.isfinite(values) for values in scores.values()], axis=0)
     if is_scored.sum() < 2:
-        raise ValueError(
-            f"{int(is_scored.sum())} of {is_scored.size} pictures have a score of every model; 2 are needed"
-        )
+        raise ValueError(f"{int(is_scored.sum())} of {is_scored.size} images have a score of every model; 2 are needed")
     return is_scored
 
 
 def measure_ranking(
-    data: RatedPictures,
+    data: RatedImages,
     scores: Mapping[str, Sequence[float]],
     num_resamples: int = 1000,
     seed: int = 0,
     num_workers: int = 1,
 ) -> dict:
-    """The agreement of every scorer with the true scores, in all, within groups, and scorer against scorer.
+    """Measure how every scorer agrees with the true scores, in all, within groups, and scorer against scorer.
 
-    Pictures that one of the scorers has no score for are left out for all. Intervals are 95 %: whole groups are
+    Images that one of the scorers has no score for are left out for all. Intervals are 95 %: whole groups are
     resampled where there are any, the images of a group for its own row.
 
     Args:
-        scores: one a picture, NaN for none, by scorer.
-        num_workers: processes that share the groups' rows, which take as long as all pictures' own.
+        scores: one an image, NaN for none, by scorer.
+        num_workers: processes that share the groups' rows, which take as long as all images' own.
 
     Returns:
         `rows` (one a model), `groups` (one a model and group), `differences` (one a pair of models), `left_out`.
 
     Raises:
-        ValueError: fewer than two pictures are left.
+        ValueError: fewer than two images are left.
     """
-    is_scored = scored_by_all(scores)
+    is_scored = find_scored_by_all(scores)
     references = np.asarray(data.references, float)[is_scored]
     groups = data.groups and [group for group, kept in zip(data.groups, is_scored, strict=True) if kept]
-    rows, jobs, samples = [], [], {}
+    rows, samples = [], {}
+    jobs: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for model, values in scores.items():
         predictions = np.asarray(values, float)[is_scored]
-        row, samples[model] = _agreement(predictions, references, groups, num_resamples, seed)
+        row, samples[model] = _measure_agreement(predictions, references, groups, num_resamples, seed)
         rows.append({"model": model, **row})
         jobs += _group_jobs(model, predictions, references, groups or ())
     return {
         "rows": rows,
-        "groups": map_in_processes(partial(_group_row, num_resamples=num_resamples, seed=seed), jobs, num_workers),
-        "differences": [compare(first, second, samples) for first, second in itertools.combinations(rows, 2)],
+        "groups": map_in_processes(partial(_measure_group, num_resamples=num_resamples, seed=seed), jobs, num_workers),
+        "differences": [compare_models(first, second, samples) for first, second in itertools.combinations(rows, 2)],
         "left_out": [name for name, kept in zip(data.names, is_scored, strict=True) if not kept],
     }
 
@@ -153,45 +155,45 @@ def measure_ranking(
 def measure_preferences(
     data: Preferences, scores: Mapping[str, list[float]], num_resamples: int = 1000, seed: int = 0
 ) -> dict:
-    """Every scorer's agreement with people's preferences; as `measure_ranking`, without groups.
+    """Measure every scorer's agreement with people's preferences; as `measure_ranking`, without groups.
 
     Raises:
         ValueError: no pair is left that every scorer has scored.
     """
-    is_scored = scored_by_all(scores)
+    is_scored = find_scored_by_all(scores)
     rows, samples = [], {}
     for model, values in scores.items():
         kept = np.where(is_scored, values, np.nan)
-        row, samples[model] = preference_accuracy(data.comparisons, kept, num_resamples, seed)
-        intervals = intervals_of(samples[model])
+        row, samples[model] = measure_accuracy(data.comparisons, kept, num_resamples, seed)
+        intervals = compute_intervals(samples[model])
         metrics = {name: {"value": value, "interval": intervals[name]} for name, value in row["metrics"].items()}
         rows.append({"model": model, **row, "metrics": metrics})
     left_out = [name for name, kept in zip(data.names, is_scored, strict=True) if not kept]
     return {
         "rows": rows,
         "groups": [],
-        "differences": [compare(first, second, samples) for first, second in itertools.combinations(rows, 2)],
+        "differences": [compare_models(first, second, samples) for first, second in itertools.combinations(rows, 2)],
         "left_out": data.missing + left_out,
     }
 
 
-def _describe(data: RatedPictures | Preferences) -> str:
+def _describe(data: RatedImages | Preferences) -> str:
     if isinstance(data, Preferences):
         prompts = len({comparison.prompt for comparison in data.comparisons})
-        return f"{data.layout}: {len(data.sources):,} pictures of {prompts:,} prompts"
+        return f"{data.layout}: {len(data.sources):,} images of {prompts:,} prompts"
     groups = f" in {len(set(data.groups)):,} groups" if data.groups else ""
-    return f"split {data.split}: {len(data.sources):,} pictures{groups}"
+    return f"split {data.split}: {len(data.sources):,} images{groups}"
 
 
 def measure_dataset(
     name: str,
-    data: RatedPictures | Preferences,
+    data: RatedImages | Preferences,
     scorers: Mapping[str, Scorer],
     num_resamples: int,
     seed: int,
     num_workers: int,
 ) -> tuple[dict, dict[str, list[float]]]:
-    """One dataset's part of the report, and the scores of every model that can score its pictures.
+    """Return one dataset's part of the report, and the scores of every model that can score its images.
 
     Raises:
         ValueError: none of the scorers can, or they have scores for too few.
@@ -215,15 +217,15 @@ def measure_dataset(
 
 
 def _score_lines(
-    name: str, data: RatedPictures | Preferences, scores: Mapping[str, list[float]], models: Iterable[str]
+    name: str, data: RatedImages | Preferences, scores: Mapping[str, list[float]], models: Iterable[str]
 ) -> Iterator[list]:
-    for index, picture in enumerate(data.names):
-        reference = data.references[index] if isinstance(data, RatedPictures) else ""
-        yield [name, picture, reference, *(scores[model][index] if model in scores else "" for model in models)]
+    for index, image in enumerate(data.names):
+        reference = data.references[index] if isinstance(data, RatedImages) else ""
+        yield [name, image, reference, *(scores[model][index] if model in scores else "" for model in models)]
 
 
 def run_ranking(args: Namespace) -> str:
-    """Measure and write everything; returns the report in Markdown.
+    """Measure and write everything; return the report in Markdown.
 
     Raises:
         ValueError: wrong usage, found before the long work as far as it can be, or nothing to measure.
@@ -232,18 +234,16 @@ def run_ranking(args: Namespace) -> str:
     if len({name for name, _ in named}) < len(named):
         raise ValueError(f"--dataset has a name twice ({', '.join(name for name, _ in named)}): use NAME=DATASET")
     with new_folder(args.output_dir) as unfinished:
-        datasets = {name: load_measured(dataset, args.split) for name, dataset in named}
-        options = ScorerOptions(
-            args.device, args.num_patches, args.batch_size, args.num_workers, args.trust_remote_code
-        )
-        scorers = load_scorers(args.model, options)
-        results, lines = {}, []
+        datasets = {name: load_dataset(dataset, args.split) for name, dataset in named}
+        scorers = load_scorers(args.model, ScorerOptions.from_arguments(args))
+        results = {}
+        lines: list[list] = []
         for name, data in datasets.items():
             results[name], scores = measure_dataset(
                 name, data, scorers, args.num_resamples, args.seed, max(1, args.num_workers)
             )
             lines += _score_lines(name, data, scores, scorers)
-            if isinstance(data, RatedPictures):
+            if isinstance(data, RatedImages):
                 plot_ranking(scores, data.references, unfinished / f"{name}.png", name)
         report = {
             "kind": "ranking",

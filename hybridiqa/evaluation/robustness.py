@@ -1,7 +1,7 @@
-"""How robust a scorer is, in numbers: does it see damage, and does it pass over what should not matter?
+"""Robustness of a scorer, in numbers: does it see distortions, and does it pass over what should not matter?
 
-`DamagedPictures` makes the versions of clean pictures, a scorer scores them, and `ordering`, `stability` and
-`mean_scores` measure the scores.
+`ImageVersions` makes the versions of clean images, a scorer scores them, and `measure_ordering`, `measure_stability`
+and `compute_mean_scores` measure the scores.
 """
 
 from __future__ import annotations
@@ -21,15 +21,10 @@ from PIL import Image, ImageOps
 from hybridiqa.data.loading import HASH_LENGTH
 from hybridiqa.distortions.held_out import HELD_OUT_DISTORTIONS, check_jpeg2000
 from hybridiqa.distortions.synthesis import derive_seed, read_clean
-from hybridiqa.distortions.trained import (
-    DISTORTIONS,
-    LEVELS,
-    apply_distortion,
-    has_effect,
-    recompress,
-)
+from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, apply_distortion, has_effect, recompress
+from hybridiqa.evaluation.images import LazyImages
 from hybridiqa.evaluation.scorers import ScorerOptions, load_scorers
-from hybridiqa.evaluation.tables import _csv_rows, robustness_markdown, write_csv
+from hybridiqa.evaluation.tables import robustness_csv, robustness_markdown, write_csv
 from hybridiqa.utils.atomic import new_folder, write_json
 from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, walk_files
@@ -38,29 +33,30 @@ from hybridiqa.utils.runs import describe_run
 logger = logging.getLogger(__name__)
 
 CLEAN = "clean"
-ALL_FAMILIES = DISTORTIONS | HELD_OUT_DISTORTIONS
-GROUPS_OF_FAMILIES = {"all": ALL_FAMILIES, "trained": DISTORTIONS, "unseen": HELD_OUT_DISTORTIONS}
+ALL_DISTORTIONS = DISTORTIONS | HELD_OUT_DISTORTIONS
+GROUPS = {"all": ALL_DISTORTIONS, "trained": DISTORTIONS, "unseen": HELD_OUT_DISTORTIONS}
 INTERVAL_PERCENTILES = (2.5, 97.5)
 
 
-def _jpeg95(image: Image.Image) -> Image.Image:
-    """As JPEG of quality 95, which shows no damage."""
+def _save_as_jpeg95(image: Image.Image) -> Image.Image:
+    """Compress as JPEG of quality 95, which shows no distortion."""
     return recompress(image, format="JPEG", quality=95)
 
 
 def _shift(image: Image.Image) -> Image.Image:
-    """Moved by one pixel to the right and down, the edge repeated; of the same size."""
+    """Move by one pixel to the right and down, the edge repeated; the size stays."""
     padded = np.pad(np.asarray(image), ((1, 0), (1, 0), (0, 0)), mode="edge")  # (height + 1, width + 1, 3)
     return Image.fromarray(padded[:-1, :-1])
 
 
 def _resize(image: Image.Image) -> Image.Image:
-    """Both sides times 0.98."""
-    return image.resize([max(1, round(0.98 * side)) for side in image.size], Image.Resampling.LANCZOS)
+    """Resize both sides to 0.98 of what they are."""
+    width, height = (max(1, round(0.98 * side)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "jpeg95": _jpeg95,
+    "jpeg95": _save_as_jpeg95,
     "shift": _shift,
     "flip": ImageOps.mirror,
     "resize": _resize,
@@ -69,56 +65,56 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a clean picture.
+    """One version of a clean image.
 
     Args:
-        picture: path below the folder of clean pictures, with slashes.
-        kind: `clean`, a family of damages, or a change that should not matter (`CHANGES`).
-        severity: 1 (just visible) to 5 (ruined) of a damage; None for the others.
+        image: path below the folder of clean images, with slashes.
+        kind: `clean`, a distortion type, or a change that should not matter (`CHANGES`).
+        level: 1 (just visible) to 5 (ruined) of a distortion; None for the others.
     """
 
-    picture: str
+    image: str
     kind: str
-    severity: int | None
+    level: int | None = None
 
     def __str__(self) -> str:
-        return " ".join(str(part) for part in (self.picture, self.kind, self.severity) if part is not None)
+        return " ".join(str(part) for part in (self.image, self.kind, self.level) if part is not None)
 
 
-def _versions_of(picture: str) -> list[Version]:
-    damages = [Version(picture, family, severity) for family in ALL_FAMILIES for severity in LEVELS]
-    return [Version(picture, CLEAN, None), *damages, *(Version(picture, change, None) for change in CHANGES)]
+def _list_versions(image: str) -> list[Version]:
+    distorted = [Version(image, distortion, level) for distortion in ALL_DISTORTIONS for level in LEVELS]
+    return [Version(image, CLEAN), *distorted, *(Version(image, change) for change in CHANGES)]
 
 
 def _make(version: Version, clean: Image.Image, seed: int) -> Image.Image | None:
-    """A version's picture; None where the damage found nothing to work on."""
+    """Make a version of an image; None where the distortion found nothing to work on."""
     if version.kind == CLEAN:
         return clean
-    if version.kind in CHANGES:
+    if version.level is None:
         return CHANGES[version.kind](clean)
-    damaged = apply_distortion(ALL_FAMILIES[version.kind], clean, version.severity, seed)
-    return damaged if has_effect(clean, damaged) else None
+    distorted = apply_distortion(ALL_DISTORTIONS[version.kind], clean, version.level, seed)
+    return distorted if has_effect(clean, distorted) else None
 
 
-def _lossless_bytes(image: Image.Image) -> bytes:
+def _encode_losslessly(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="BMP")  # 24 bits a pixel; PNG takes longer than most damages
+    image.save(buffer, format="BMP")  # 24 bits a pixel; PNG takes longer than most distortions
     return buffer.getvalue()
 
 
-class DamagedPictures(Sequence):
-    """The versions of clean pictures, made when they are asked for: each its name and a file's bytes.
+class ImageVersions(LazyImages):
+    """Versions of clean images, made when they are asked for: each its name (`a.png jpeg 3`) and a file's bytes.
 
-    Versions of one picture stand together, the clean one first. No bytes (`b""`) stand for a damage without effect
-    and for all versions of a picture that cannot be read, which is logged; a scorer has no score for them.
+    Versions of one image stand together, the clean one first. No bytes (`b""`) stand for a distortion without effect
+    and for all versions of an image that cannot be read, which is logged; a scorer has no score for them.
 
     Args:
-        paths: clean pictures below `root`.
-        seed: 0 or more, of the damages.
+        paths: clean images below `root`.
+        seed: 0 or more, of the distortions.
         max_size: limits the longer side, in pixels.
 
     Raises:
-        ValueError: no pictures, one that is not below `root`, a number out of range, or a Pillow without JPEG 2000.
+        ValueError: no images, one that is not below `root`, a number out of range, or a Pillow without JPEG 2000.
     """
 
     def __init__(self, paths: Sequence[Path], root: Path, seed: int = 0, max_size: int | None = None):
@@ -127,91 +123,76 @@ class DamagedPictures(Sequence):
         check_jpeg2000()  # else its versions would be missing, one by one, from what "unseen" says
         self.paths = {as_text(Path(path).relative_to(root).as_posix()): Path(path) for path in paths}
         if not self.paths:
-            raise ValueError(f"got no pictures below {str(root)!r}; accepted: one or more")
+            raise ValueError(f"got no images below {str(root)!r}; accepted: one or more")
         self.seed, self.max_size = seed, max_size
-        self.versions = [version for picture in self.paths for version in _versions_of(picture)]
-        self._last: tuple[str, Image.Image | None] | None = None
-
-    def __len__(self) -> int:
-        return len(self.versions)
+        self.versions = [version for image in self.paths for version in _list_versions(image)]
+        super().__init__([str(version) for version in self.versions])
+        self._last: tuple[str, Image.Image | None] = ("", None)
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_last": None}
+        return self.__dict__ | {"_last": ("", None)}
 
-    @property
-    def names(self) -> list[str]:
-        """What each version is called: `picture.png jpeg 3`."""
-        return [str(version) for version in self.versions]
-
-    def __getitem__(self, index: int | slice) -> tuple[str, bytes] | DamagedPictures:
-        if isinstance(index, slice):
-            share = object.__new__(DamagedPictures)
-            share.__dict__.update(self.__getstate__(), versions=self.versions[index])
-            return share
+    def load(self, index: int) -> bytes:
         version = self.versions[index]
-        return str(version), self._bytes_of(version)
-
-    def _clean(self, picture: str) -> Image.Image | None:
-        """The clean picture, kept until another one is asked for; None where it cannot be read."""
-        if self._last is None or self._last[0] != picture:
-            path = self.paths[picture]
-            try:
-                self._last = picture, read_clean(path, self.max_size)
-            except ValueError as error:
-                logger.warning("no versions of %s: %s", picture, error)
-                self._last = picture, None
-        return self._last[1]
-
-    def _bytes_of(self, version: Version) -> bytes:
-        clean = self._clean(version.picture)
+        clean = self._read_clean(version.image)
         if clean is None:
             return b""
         try:
-            image = _make(version, clean, derive_seed(self.seed, version.picture))
+            image = _make(version, clean, derive_seed(self.seed, version.image))
         except (OSError, ValueError) as error:  # sides that a format does not have: 16384 pixels in WebP
             logger.warning("no %s: %s", version, error)
             return b""
-        return b"" if image is None else _lossless_bytes(image)
+        return b"" if image is None else _encode_losslessly(image)
+
+    def _read_clean(self, image: str) -> Image.Image | None:
+        """Return the clean image, kept until another one is asked for; None where it cannot be read."""
+        if self._last[0] != image:
+            try:
+                self._last = image, read_clean(self.paths[image], self.max_size)
+            except ValueError as error:
+                logger.warning("no versions of %s: %s", image, error)
+                self._last = image, None
+        return self._last[1]
 
 
 def _check_lengths(versions: Sequence[Version], scores: Sequence[float]) -> None:
     if not versions:
-        raise ValueError("got no pictures; accepted: versions of one or more")
+        raise ValueError("got no images; accepted: versions of one or more")
     if len(versions) != len(scores):
         raise ValueError(f"got {len(versions)} versions and {len(scores)} scores; accepted: as many of both")
 
 
-def _clean_and_damaged_scores(versions: Sequence[Version], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the clean pictures, (pictures,), and of the damaged ones, (pictures, families, 5); NaN for none."""
-    rows = {picture: row for row, picture in enumerate(dict.fromkeys(version.picture for version in versions))}
-    columns = {family: column for column, family in enumerate(ALL_FAMILIES)}
+def _arrange(versions: Sequence[Version], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores of the clean images, (images,), and of distorted ones, (images, types, 5); NaN for none."""
+    rows = {image: row for row, image in enumerate(dict.fromkeys(version.image for version in versions))}
+    columns = {distortion: column for column, distortion in enumerate(ALL_DISTORTIONS)}
     clean = np.full(len(rows), np.nan)
-    damaged = np.full((len(rows), len(columns), len(LEVELS)), np.nan)
+    distorted = np.full((len(rows), len(columns), len(LEVELS)), np.nan)
     for version, score in zip(versions, scores, strict=True):
-        row = rows[version.picture]
+        row = rows[version.image]
         if version.kind == CLEAN:
             clean[row] = score
-        elif version.kind in columns:
-            damaged[row, columns[version.kind], LEVELS.index(version.severity)] = score
-    return clean, damaged
+        elif version.level is not None:
+            distorted[row, columns[version.kind], LEVELS.index(version.level)] = score
+    return clean, distorted
 
 
-def _comparisons(better: np.ndarray, worse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which scores are right (strictly higher), and which of them are comparisons at all (neither is NaN)."""
+def _compare(better: np.ndarray, worse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where scores are right (strictly higher), and where they are comparisons at all (neither is NaN)."""
     return better > worse, ~(np.isnan(better) | np.isnan(worse))
 
 
 class _Shares:
-    """Shares of right comparisons with their intervals; the pictures, resampled, are the same for all of them."""
+    """Shares of right comparisons with their intervals; the images, resampled, are the same for all of them."""
 
-    def __init__(self, num_pictures: int, num_resamples: int, seed: int):
+    def __init__(self, num_images: int, num_resamples: int, seed: int):
         rng = np.random.default_rng(seed)
-        even = np.full(num_pictures, 1 / num_pictures)
-        self.draws = rng.multinomial(num_pictures, even, num_resamples)  # (resamples, pictures): how often each
+        even = np.full(num_images, 1 / num_images)
+        self.draws = rng.multinomial(num_images, even, num_resamples)  # (resamples, images): how often each
 
-    def of(self, is_right: np.ndarray, is_compared: np.ndarray) -> dict:
-        """Of the comparisons, (pictures, families, pairs): value, interval and number of pairs."""
-        num_right = is_right.sum(axis=(1, 2))  # (pictures,)
+    def measure(self, is_right: np.ndarray, is_compared: np.ndarray) -> dict:
+        """Return value, interval and number of pairs of comparisons, (images, types, pairs)."""
+        num_right = is_right.sum(axis=(1, 2))  # (images,)
         num_pairs = is_compared.sum(axis=(1, 2))
         total = int(num_pairs.sum())
         row = {"value": float("nan"), "interval": [float("nan"), float("nan")], "num_pairs": total}
@@ -224,16 +205,16 @@ class _Shares:
         return row
 
 
-def ordering(
+def measure_ordering(
     versions: Sequence[Version], scores: Sequence[float], num_resamples: int = 1000, seed: int = 0
 ) -> list[dict]:
-    """How often a scorer puts the less damaged version of a picture strictly above the more damaged one.
+    """Measure how often a scorer puts the less distorted version of an image strictly above the more distorted one.
 
-    A row for each of "all", "trained" and "unseen" families and for each family by itself, at every severity and, with
-    severity None, over all of them. `clean_over_damaged` compares the clean picture with the damaged one,
-    `mild_over_strong` a severity with every stronger one of the same family and picture; each holds the share that is
-    right (`value`, NaN without pairs), its 95 % `interval` by the bootstrap over pictures (NaN where fewer than two
-    have pairs), and `num_pairs`. A tie is wrong.
+    A row for each group of distortion types (`GROUPS`) and for each type by itself (`families`), at every level
+    (`severity`) and, with None, over all of them. `clean_over_damaged` compares the clean image with the distorted one,
+    `mild_over_strong` a level with every stronger one of the same type and image; each holds the share that is right
+    (`value`, NaN without pairs), its 95 % `interval` by the bootstrap over images (NaN where fewer than two have
+    pairs), and `num_pairs`. A tie is wrong.
 
     Args:
         scores: one a version, the higher the better; NaN where there is none, which leaves its pairs out.
@@ -244,37 +225,37 @@ def ordering(
     _check_lengths(versions, scores)
     if num_resamples < 1:
         raise ValueError(f"got {num_resamples} resamples; accepted: 1 or more")
-    clean, damaged = _clean_and_damaged_scores(versions, scores)
-    has_any = ~np.isnan(damaged).all(axis=(1, 2))
-    clean, damaged = clean[has_any], damaged[has_any]
-    pairs = list(itertools.combinations(range(len(LEVELS)), 2))
-    mild, strong = np.array(pairs).T  # (10,) each: indices of severities
-    over_damaged = _comparisons(clean[:, None, None], damaged)  # (pictures, families, 5)
-    over_strong = _comparisons(damaged[..., mild], damaged[..., strong])  # (pictures, families, 10)
+    clean, distorted = _arrange(versions, scores)
+    has_any = ~np.isnan(distorted).all(axis=(1, 2))
+    clean, distorted = clean[has_any], distorted[has_any]
+    mild, strong = np.array(list(itertools.combinations(range(len(LEVELS)), 2))).T  # (10,) each: indices of levels
+    over_distorted = _compare(clean[:, None, None], distorted)  # (images, types, 5)
+    over_strong = _compare(distorted[..., mild], distorted[..., strong])  # (images, types, 10)
     shares = _Shares(max(1, len(clean)), num_resamples, seed)
     rows = []
-    for name, members in (GROUPS_OF_FAMILIES | {family: (family,) for family in ALL_FAMILIES}).items():
-        is_member = np.isin(list(ALL_FAMILIES), list(members))
-        for severity in (None, *LEVELS):
-            level = slice(None) if severity is None else [LEVELS.index(severity)]
-            of_level = slice(None) if severity is None else np.flatnonzero(mild == level[0])
+    for name, members in (GROUPS | {distortion: (distortion,) for distortion in ALL_DISTORTIONS}).items():
+        is_member = np.isin(list(ALL_DISTORTIONS), list(members))
+        for level in (None, *LEVELS):
+            of_level = np.array([level in (None, other) for other in LEVELS])
+            clean_part = (part[:, is_member][..., of_level] for part in over_distorted)
+            mild_part = (part[:, is_member][..., of_level[mild]] for part in over_strong)
             rows.append(
                 {
                     "families": name,
-                    "severity": severity,
-                    "clean_over_damaged": shares.of(*(part[:, is_member][..., level] for part in over_damaged)),
-                    "mild_over_strong": shares.of(*(part[:, is_member][..., of_level] for part in over_strong)),
+                    "severity": level,
+                    "clean_over_damaged": shares.measure(*clean_part),
+                    "mild_over_strong": shares.measure(*mild_part),
                 }
             )
     return rows
 
 
-def stability(versions: Sequence[Version], scores: Sequence[float]) -> list[dict]:
-    """How far scores move under each change that should not matter.
+def measure_stability(versions: Sequence[Version], scores: Sequence[float]) -> list[dict]:
+    """Measure how far scores move under each change that should not matter.
 
-    A row a change: `median` and `percentile_95` of the absolute differences to the clean picture's score,
-    `relative_median` (the median by the standard deviation of all clean and damaged scores, to compare scorers of
-    different scales) and `num_pictures` that have both scores. NaN where there is nothing to compute from.
+    A row a change: `median` and `percentile_95` of the absolute differences to the clean image's score,
+    `relative_median` (the median by the standard deviation of all clean and distorted scores, to compare scorers of
+    different scales) and `num_pictures`, the images that have both scores. NaN where there is nothing to compute from.
 
     Args:
         scores: one a version; NaN where there is none.
@@ -283,31 +264,29 @@ def stability(versions: Sequence[Version], scores: Sequence[float]) -> list[dict
         ValueError: no versions, or not as many scores.
     """
     _check_lengths(versions, scores)
-    clean = {v.picture: score for v, score in zip(versions, scores, strict=True) if v.kind == CLEAN}
-    spread_over = [score for v, score in zip(versions, scores, strict=True) if v.kind not in CHANGES]
-    spread_over = np.array(spread_over, dtype=float)
-    spread_over = spread_over[~np.isnan(spread_over)]
-    spread = spread_over.std() if len(spread_over) else 0.0
+    scored = [(version, score) for version, score in zip(versions, scores, strict=True) if not np.isnan(score)]
+    clean = {version.image: score for version, score in scored if version.kind == CLEAN}
+    unchanged = [score for version, score in scored if version.kind not in CHANGES]
+    score_std = float(np.std(unchanged)) if unchanged else 0.0
     rows = []
     for change in CHANGES:
-        changed = [(v, score) for v, score in zip(versions, scores, strict=True) if v.kind == change]
-        moves = np.abs([score - clean.get(v.picture, np.nan) for v, score in changed])
-        moves = moves[~np.isnan(moves)]
-        median, percentile_95 = np.percentile(moves, [50, 95]).tolist() if len(moves) else (float("nan"),) * 2
+        of_change = [(version.image, score) for version, score in scored if version.kind == change]
+        moves = [abs(score - clean[image]) for image, score in of_change if image in clean]
+        median, percentile_95 = np.percentile(moves, [50, 95]).tolist() if moves else (float("nan"),) * 2
         rows.append(
             {
                 "change": change,
                 "median": median,
                 "percentile_95": percentile_95,
-                "relative_median": float(median / spread) if spread > 0 else float("nan"),
+                "relative_median": median / score_std if score_std > 0 else float("nan"),
                 "num_pictures": len(moves),
             }
         )
     return rows
 
 
-def mean_scores(versions: Sequence[Version], scores: Sequence[float]) -> list[float]:
-    """Mean score of the clean pictures and of severities 1 to 5, over all families; NaN where nothing has a score.
+def compute_mean_scores(versions: Sequence[Version], scores: Sequence[float]) -> list[float]:
+    """Return the mean score of the clean images and of levels 1 to 5, over all types; NaN where nothing has a score.
 
     Args:
         scores: one a version; NaN where there is none, which is left out.
@@ -316,22 +295,32 @@ def mean_scores(versions: Sequence[Version], scores: Sequence[float]) -> list[fl
         ValueError: no versions, or not as many scores.
     """
     _check_lengths(versions, scores)
-    clean, damaged = _clean_and_damaged_scores(versions, scores)
-    levels = [clean, *np.moveaxis(damaged, -1, 0)]
-    present = [level[~np.isnan(level)] for level in levels]
+    clean, distorted = _arrange(versions, scores)
+    present = [level[~np.isnan(level)] for level in (clean, *np.moveaxis(distorted, -1, 0))]
     return [float(level.mean()) if len(level) else float("nan") for level in present]
 
 
-def hash_pictures(root: Path, paths: list[Path]) -> str:
-    """16 hexadecimal digits over the pictures' names below the folder and their bytes."""
+def hash_images(root: Path, paths: list[Path]) -> str:
+    """Return 16 hexadecimal digits over the images' names below the folder and their bytes."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{as_text(path.relative_to(root).as_posix())} {content_hash(path)}\n".encode())
     return digest.hexdigest()[:HASH_LENGTH]
 
 
+def _measure(versions: ImageVersions, scores: Sequence[float], description: str, args: Namespace) -> dict:
+    """Return one model's part of the report."""
+    return {
+        "description": description,
+        "ordering": measure_ordering(versions.versions, scores, args.num_resamples, args.seed),
+        "stability": measure_stability(versions.versions, scores),
+        "mean_scores": compute_mean_scores(versions.versions, scores),
+        "unscored": [name for name, score in zip(versions.names, scores, strict=True) if np.isnan(score)],
+    }
+
+
 def run_robustness(args: Namespace) -> str:
-    """Measure and write everything; returns the report in Markdown.
+    """Measure and write everything; return the report in Markdown.
 
     Raises:
         ValueError: wrong usage, found before the long work as far as it can be, or nothing to measure.
@@ -342,35 +331,26 @@ def run_robustness(args: Namespace) -> str:
     paths = [path for path in walk_files(root) if has_image_suffix(path)]
     if not paths:
         raise ValueError(f"no images in the folder {args.images}")
-    pictures = DamagedPictures(paths, root, args.seed, args.max_size)
+    versions = ImageVersions(paths, root, args.seed, args.max_size)
     with new_folder(args.output_dir) as unfinished:
-        options = ScorerOptions(
-            args.device, args.num_patches, args.batch_size, args.num_workers, args.trust_remote_code
-        )
-        scorers, results, columns = load_scorers(args.model, options), {}, []
+        scorers = load_scorers(args.model, ScorerOptions.from_arguments(args))
         if unable := [model for model, scorer in scorers.items() if scorer.needs_prompts]:
             raise ValueError(f"--images have no prompts, which {', '.join(unable)} needs")
-        for model, scorer in scorers.items():
-            scores = scorer.score(pictures)
-            columns.append(scores)
-            results[model] = {
-                "description": scorer.description,
-                "ordering": ordering(pictures.versions, scores, args.num_resamples, args.seed),
-                "stability": stability(pictures.versions, scores),
-                "mean_scores": mean_scores(pictures.versions, scores),
-                "unscored": [pictures.names[index] for index in np.flatnonzero(np.isnan(scores))],
-            }
+        scores = {model: scorer.score(versions, None) for model, scorer in scorers.items()}
         report = {
             "kind": "robustness",
             **describe_run(args.command_line, choose_device(args.device)),
             "num_pictures": len(paths),
-            "data_hash": hash_pictures(root, paths),
+            "data_hash": hash_images(root, paths),
             "seed": args.seed,
-            "models": results,
+            "models": {
+                model: _measure(versions, scores[model], scorer.description, args) for model, scorer in scorers.items()
+            },
         }
         write_json(unfinished / "report.json", report)
         (unfinished / "report.md").write_text(robustness_markdown(report) + "\n", encoding="utf-8")
         header = ["model", "damage or change", "severity", "measure", "value", "low", "high"]
-        write_csv(unfinished / "metrics.csv", header, _csv_rows(report))
-        write_csv(unfinished / "scores.csv", ["version", *scorers], zip(pictures.names, *columns, strict=True))
+        write_csv(unfinished / "metrics.csv", header, robustness_csv(report))
+        lines = zip(versions.names, *scores.values(), strict=True)
+        write_csv(unfinished / "scores.csv", ["version", *scorers], lines)
     return robustness_markdown(report)

@@ -1,6 +1,7 @@
-"""What a benchmark compares: checkpoints of this project, other libraries' scorers, and files of scores.
+"""Scorers that a benchmark compares: checkpoints of this project, other libraries' scorers, and files of scores.
 
-All see the same pixels (`hybridiqa.models.hub_code.load_image`), and of all of them a higher score is a better picture.
+All see the same pixels (`hybridiqa.models.hub_code.load_image`), and of all of them a higher score is a better image.
+Importing this loads no torch: a kind of scorer is imported where one is asked for.
 """
 
 from __future__ import annotations
@@ -8,18 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import re
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tqdm.auto import tqdm
-from transformers import PretrainedConfig
-
-from hybridiqa.evaluation.reference_scorers import BrisqueScorer, PyiqaScorer, load_transformers_scorer
-from hybridiqa.inference.engine import Engine, load_engine
-from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
-from hybridiqa.models.loading import UntrustedCodeError
+from hybridiqa.evaluation.images import Sources
 from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.libraries import first_line
 from hybridiqa.utils.tables import TABLE_SUFFIXES, read_table
@@ -33,31 +29,29 @@ KINDS = (
 
 logger = logging.getLogger(__name__)
 
-Sources = Sequence[tuple[str, Path | bytes]]  # name, and file or its bytes
-
 
 class Scorer(Protocol):
-    """Scores pictures, the higher the better.
+    """Scorer of images, the higher the better.
 
     Args:
         description: what it is, exactly enough to find it again.
-        needs_prompts: whether it scores a picture for a text, instead of by itself.
+        needs_prompts: whether it scores an image for a text, instead of by itself.
     """
 
     description: str
     needs_prompts: bool
 
     def score(self, sources: Sources, prompts: Sequence[str] | None) -> list[float]:
-        """One score a picture, NaN where it has none; the reason is logged.
+        """Return one score an image, NaN where it has none; the reason is logged.
 
         Args:
-            prompts: one a picture, where it needs them.
+            prompts: one an image, where it needs them.
         """
 
 
 @dataclass(frozen=True)
 class ScorerOptions:
-    """How models are loaded and run, as the options of `benchmark.py` say."""
+    """Options of `benchmark.py` that say how models are loaded and run."""
 
     device: str | None = None
     num_patches: int | None = None
@@ -65,37 +59,15 @@ class ScorerOptions:
     num_workers: int = 2
     trust_remote_code: bool = False
 
-
-class CheckpointScorer:
-    """A checkpoint of this project, scoring as `score.py` does."""
-
-    needs_prompts = False
-
-    def __init__(self, engine: Engine, options: ScorerOptions):
-        self.engine, self.options = engine, options
-        self.choice = PatchChoice(num_patches=options.num_patches)
-        self.description = f"hybridIQA {scorer_name(engine, self.choice)}"
-
-    def score(self, sources: Sources, prompts: Sequence[str] | None = None) -> list[float]:
-        scores = [math.nan] * len(sources)
-        with tqdm(total=len(sources), unit="image", disable=None, leave=False) as progress:
-            batches = score_sources(
-                self.engine, sources, self.choice, {}, self.options.batch_size, self.options.num_workers
-            )
-            for results in batches:
-                for result in results:
-                    if result.row.error is None:
-                        scores[result.index] = result.row.score
-                    else:
-                        logger.warning("%s: %s", result.row.path, result.row.error)
-                progress.update(len(results))
-        return scores
+    @classmethod
+    def from_arguments(cls, args: Namespace) -> ScorerOptions:
+        return cls(**{name: getattr(args, name) for name in cls.__dataclass_fields__})
 
 
 class ScoreFile:
     """Scores that are there already: a table with `path` and `score`, as `score.py` writes it, or `prediction`.
 
-    A picture is found by its whole name or, where that is not listed, by the only listed path that ends with it.
+    An image is found by its whole name or, where that is not listed, by the only listed path that ends with it.
 
     Raises:
         ValueError: no such table, a path that is listed twice, or a score that is no number.
@@ -109,36 +81,37 @@ class ScoreFile:
         if column not in rows[0]:
             raise ValueError(f"{path} has neither a column prediction nor score; it has {', '.join(rows[0])}")
         self.path, self.description = path, f"column {column} of {path.name}"
-        self.scores, self.endings = {}, {}
+        self.scores: dict[str, float] = {}
+        self.paths: dict[str, list[str]] = {}  # by the last component of each
         for row in rows:
             if not isinstance(row.get("path"), str):
                 raise ValueError(f"{path} has a row without a path: {row}")
             if row["path"] in self.scores:
                 raise ValueError(f"{path} lists {row['path']} twice: which of its scorers is meant?")
-            self.scores[row["path"]] = self._number(row, column)
-            self.endings.setdefault(row["path"].rsplit("/", 1)[-1], []).append(row["path"])
+            self.scores[row["path"]] = self._parse_score(row, column)
+            self.paths.setdefault(row["path"].rsplit("/", 1)[-1], []).append(row["path"])
 
-    def _number(self, row: dict, column: str) -> float:
+    def _parse_score(self, row: dict, column: str) -> float:
         try:
             return math.nan if row.get(column) in (None, "") else float(row[column])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.path} has no number as {column} of {row['path']}: {row[column]!r}") from error
 
     def score(self, sources: Sources, prompts: Sequence[str] | None = None) -> list[float]:
-        return [self._score_of(name) for name, _ in sources]
+        return [self._find_score(name) for name, _ in sources]
 
-    def _score_of(self, name: str) -> float:
+    def _find_score(self, name: str) -> float:
         if name in self.scores:
             return self.scores[name]
-        endings = [path for path in self.endings.get(name.rsplit("/", 1)[-1], []) if path.endswith(f"/{name}")]
-        if len(endings) == 1:
-            return self.scores[endings[0]]
-        logger.warning("%s: %s in %s", name, "several such paths" if endings else "not listed", self.path)
+        paths = [path for path in self.paths.get(name.rsplit("/", 1)[-1], []) if path.endswith(f"/{name}")]
+        if len(paths) == 1:
+            return self.scores[paths[0]]
+        logger.warning("%s: %s in %s", name, "several such paths" if paths else "not listed", self.path)
         return math.nan
 
 
 def split_label(given: str) -> tuple[str, str]:
-    """`NAME=MODEL` as name and model; without a name, the model's last part is one."""
+    """Return name and model of `NAME=MODEL`; without a name, the model's last part is one."""
     if Path(given).exists():
         return Path(given).resolve().name, given
     if labelled := LABEL.fullmatch(given):
@@ -146,8 +119,24 @@ def split_label(given: str) -> tuple[str, str]:
     return given.rsplit("/", 1)[-1], given
 
 
+def _load_checkpoint(name: str, revision: str | None, options: ScorerOptions) -> Scorer:
+    """Load a checkpoint of this project."""
+    from hybridiqa.evaluation.checkpoint_scorer import CheckpointScorer
+    from hybridiqa.inference.engine import load_engine
+    from hybridiqa.models.loading import UntrustedCodeError
+
+    is_trusted = options.trust_remote_code
+    try:
+        engine = load_engine(name, device=options.device, trust_remote_code=is_trusted, revision=revision)
+    except UntrustedCodeError as error:
+        raise ValueError(f"{error.reason} --model {name}@{error.commit}") from error
+    return CheckpointScorer(engine, options.num_patches, options.batch_size, options.num_workers)
+
+
 def _load_from_config(model: str, options: ScorerOptions) -> Scorer:
-    """What a folder or a Hub id holds, by its `config.json`."""
+    """Load what a folder or a Hub id holds, by its `config.json`."""
+    from transformers import PretrainedConfig
+
     name, _, revision = (model, "", "") if Path(model).is_dir() else model.partition("@")
     try:
         config, _ = PretrainedConfig.get_config_dict(name, revision=revision or None)
@@ -156,24 +145,26 @@ def _load_from_config(model: str, options: ScorerOptions) -> Scorer:
     except OSError as error:
         raise ValueError(f"--model {model}: {first_line(error)}; accepted: {KINDS}") from error
     if config.get("model_type") == "hybridiqa":
-        loading = {"trust_remote_code": options.trust_remote_code, "revision": revision or None}
-        try:
-            return CheckpointScorer(load_engine(name, device=options.device, **loading), options)
-        except UntrustedCodeError as error:
-            raise ValueError(f"{error.reason} --model {name}@{error.commit}") from error
+        return _load_checkpoint(name, revision or None, options)
+    from hybridiqa.evaluation.reference_scorers import load_transformers_scorer
+
     device = choose_device(options.device)
     return load_transformers_scorer(name, config, revision or None, device, options.trust_remote_code)
 
 
 def load_scorer(model: str, options: ScorerOptions) -> Scorer:
-    """The scorer that `--model` names, without its label.
+    """Load the scorer that `--model` names, without its label.
 
     Raises:
         ValueError: none that is known, one that cannot be loaded, a library that is missing, or code not trusted.
     """
     if model == "brisque":
+        from hybridiqa.evaluation.reference_scorers import BrisqueScorer
+
         return BrisqueScorer()
     if model.startswith(PYIQA):
+        from hybridiqa.evaluation.reference_scorers import PyiqaScorer
+
         return PyiqaScorer(model.removeprefix(PYIQA), choose_device(options.device))
     if Path(model).is_file():
         if Path(model).suffix.lower() not in TABLE_SUFFIXES:
@@ -183,7 +174,7 @@ def load_scorer(model: str, options: ScorerOptions) -> Scorer:
 
 
 def load_scorers(models: Sequence[str], options: ScorerOptions) -> dict[str, Scorer]:
-    """The scorers by name.
+    """Load the scorers, by name.
 
     Raises:
         ValueError: as `load_scorer`, or a name that is there twice.

@@ -1,67 +1,57 @@
-"""Reports of `benchmark.py ranking` and `robustness`: tables in Markdown, numbers and scores as CSV."""
+"""Reports of `benchmark.py ranking` and `robustness`: tables in Markdown, numbers and scores as CSV.
+
+In a report, which is what `report.json` holds, `families` are distortion types and a `severity` is a level: the keys
+are those of a format that has been released.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hybridiqa.distortions.trained import LEVELS
+from hybridiqa.utils.tables import METRIC_TITLES, markdown_table
 from metrics.iqa.iqa import is_defined
 
 MEASURES = {"clean_over_damaged": "clean over damaged", "mild_over_strong": "milder over stronger"}
 
-TITLES = {
-    "srcc_within_group": "SRCC within group",
-    "srcc": "SRCC",
-    "krcc": "KRCC",
-    "plcc": "PLCC",
-    "plcc_logistic": "PLCC, 4 parameters",
-    "plcc_logistic5": "PLCC, 5 parameters",
-    "rmse": "RMSE",
-    "rmse_logistic": "RMSE, 4 parameters",
-    "pairwise_accuracy": "pairwise accuracy",
-    "accuracy": "pairwise accuracy, ties wrong",
-    "accuracy_ties_half": "pairwise accuracy, ties half",
-}
 CSV_COLUMNS = ("dataset", "model", "group", "num", "metric", "value", "low", "high", "note")
 
 
-def number(value: float | None, num_digits: int = 3) -> str:
-    return f"{value:.{num_digits}f}" if is_defined(value) else "not defined"
+def format_number(value: float | None, num_digits: int = 3) -> str:
+    if value is None or not is_defined(value):
+        return "not defined"
+    return f"{value:.{num_digits}f}"
 
 
-def with_interval(measured: dict) -> str:
-    """`{"value", "interval"}` as text."""
+def format_measured(measured: dict) -> str:
+    """Return `{"value", "interval"}` as text."""
     if not is_defined(measured["value"]) or not all(map(is_defined, measured["interval"])):
-        return number(measured["value"])
+        return format_number(measured["value"])
     low, high = measured["interval"]
-    return f"{number(measured['value'])} [{number(low)}, {number(high)}]"
+    return f"{format_number(measured['value'])} [{format_number(low)}, {format_number(high)}]"
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
-def _metric_names(rows: Sequence[dict]) -> list[str]:
-    """What at least one row has, in the order of `TITLES`."""
-    return [name for name in TITLES if any(name in row["metrics"] for row in rows)]
+def _list_metrics(rows: Sequence[dict]) -> list[str]:
+    """Return the metrics that at least one row has, in the order of their titles."""
+    return [name for name in METRIC_TITLES if any(name in row["metrics"] for row in rows)]
 
 
 def agreement_table(rows: Sequence[dict], names: Sequence[str] | None = None) -> str:
-    """One line a model: its metrics with their intervals."""
-    names = names or _metric_names(rows)
+    """Return a table of one line a model: its metrics with their intervals."""
+    names = names or _list_metrics(rows)
     cells = [
-        [row["model"], *(with_interval(row["metrics"][name]) if name in row["metrics"] else "" for name in names)]
+        [row["model"], *(format_measured(row["metrics"][name]) if name in row["metrics"] else "" for name in names)]
         for row in rows
     ]
-    return markdown_table(["model", *(TITLES[name] for name in names)], cells)
+    return markdown_table(["model", *(METRIC_TITLES[name] for name in names)], cells)
 
 
 def difference_table(differences: Sequence[dict], names: Sequence[str]) -> str:
-    """One line a pair of models: by how much the first is better, and whether the interval excludes 0."""
-    header = ["first less second", *(TITLES[name] for name in names)]
+    """Return a table of one line a pair of models: by how much the first is better, if the interval excludes 0."""
+    header = ["first less second", *(METRIC_TITLES[name] for name in names)]
     cells = []
     for pair in differences:
         line = [f"{pair['first']} less {pair['second']}"]
@@ -69,22 +59,22 @@ def difference_table(differences: Sequence[dict], names: Sequence[str]) -> str:
             if (difference := pair["metrics"].get(name)) is None:
                 line.append("")
             else:
-                line.append(with_interval(difference) + ("" if difference["differ"] else ", not told apart"))
+                line.append(format_measured(difference) + ("" if difference["differ"] else ", not told apart"))
         cells.append(line)
     return markdown_table(header, cells)
 
 
 def _group_table(rows: Sequence[dict]) -> str:
-    """SRCC of every group (down) and model (across)."""
+    """Return a table of the SRCC of every group (down) and model (across)."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     by_group: dict[str, dict[str, dict]] = {}
     for row in rows:
         by_group.setdefault(row["group"], {})[row["model"]] = row
     cells = []
-    for group, of_models in by_group.items():
-        size = str(next(iter(of_models.values()))["num_images"])
-        cells.append([group, size, *(with_interval(of_models[model]["metrics"]["srcc"]) for model in models)])
-    return markdown_table(["group", "images", *(f"SRCC {model}" for model in models)], cells)
+    for group, row_of in by_group.items():
+        size = next(iter(row_of.values()))["num_images"]
+        cells.append([group, size, *(format_measured(row_of[model]["metrics"]["srcc"]) for model in models)])
+    return markdown_table(["group", "images", *(f"{METRIC_TITLES['srcc']} {model}" for model in models)], cells)
 
 
 def _dataset_lines(name: str, result: dict) -> Iterator[str]:
@@ -98,9 +88,9 @@ def _dataset_lines(name: str, result: dict) -> Iterator[str]:
     for row in (*result["rows"], *result["groups"]):
         for metric, reason in row.get("failed_fits", {}).items():
             of_group = f", group {row['group']}" if "group" in row else ""
-            yield f"{row['model']}{of_group}: no {TITLES[metric]}: {reason}.\n"
+            yield f"{row['model']}{of_group}: no {METRIC_TITLES[metric]}: {reason}.\n"
     if result["differences"]:
-        names = [name for name in TITLES if name in result["differences"][0]["metrics"]]
+        names = [name for name in METRIC_TITLES if name in result["differences"][0]["metrics"]]
         yield "Do two models differ? (paired bootstrap)\n"
         yield difference_table(result["differences"], names) + "\n"
     if result["groups"]:
@@ -108,12 +98,12 @@ def _dataset_lines(name: str, result: dict) -> Iterator[str]:
 
 
 def ranking_markdown(report: dict) -> str:
-    """The whole report."""
+    """Return the whole report of `benchmark.py ranking`."""
     lines = ["# Ranking\n", f"`{report['command']}`\n", f"Commit {report['commit']}, {report['device']}.\n"]
     lines += [f"- {name}: {description}" for name, description in report["models"].items()]
     lines.append(
         f"\nIntervals are {report['confidence']:.0%}, of {report['num_resamples']} bootstrap resamples of whole groups "
-        "(prompts, scenes), or of pictures where there are none.\n"
+        "(prompts, scenes), or of images where there are none.\n"
     )
     for name, result in report["datasets"].items():
         lines += _dataset_lines(name, result)
@@ -121,7 +111,7 @@ def ranking_markdown(report: dict) -> str:
 
 
 def ranking_csv(report: dict) -> Iterator[list]:
-    """One line a number."""
+    """Yield one line a number."""
     for dataset, result in report["datasets"].items():
         for row in (*result["rows"], *result["groups"]):
             for name, measured in row["metrics"].items():
@@ -131,8 +121,8 @@ def ranking_csv(report: dict) -> Iterator[list]:
                 yield [dataset, row["model"], row.get("group", ""), num, name, measured["value"], low, high, note]
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> None:
-    """A table; what is not defined is left empty."""
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a table; what is not defined is left empty."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -140,83 +130,82 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence]) -> No
             writer.writerow(["" if isinstance(cell, float) and not is_defined(cell) else cell for cell in row])
 
 
-def families_of(report: dict) -> list[str]:
-    """What the report has measures of: groups of families (`robustness.GROUPS_OF_FAMILIES`) first, then families."""
+def list_distortions(report: dict) -> list[str]:
+    """Return what the report has measures of: groups of distortion types (`robustness.GROUPS`) first, then types."""
     result = next(iter(report["models"].values()))
     return list(dict.fromkeys(row["families"] for row in result["ordering"]))
 
 
-def _ordering_rows(report: dict, families: list[str], severities: list[int | None]) -> Iterator[list[str]]:
-    for family in families:
-        for severity in severities:
-            for model, result in report["models"].items():
-                row = next(
-                    row for row in result["ordering"] if (row["families"], row["severity"]) == (family, severity)
-                )
-                shown = [with_interval(row[measure]) for measure in MEASURES]
-                yield [family, *([] if severity is None else [str(severity)]), model, *shown]
+def _ordering_rows(report: dict, distortions: Iterable[str], levels: Iterable[int | None]) -> Iterator[list[object]]:
+    for distortion, level in itertools.product(distortions, levels):
+        for model, result in report["models"].items():
+            (row,) = [row for row in result["ordering"] if (row["families"], row["severity"]) == (distortion, level)]
+            measures = [format_measured(row[measure]) for measure in MEASURES]
+            yield [distortion, *([] if level is None else [level]), model, *measures]
 
 
-def ordering_table(report: dict, families: list[str] | None = None) -> str:
-    """One line a family and model, over all severities."""
-    families = families or families_of(report)
-    return markdown_table(["damage", "model", *MEASURES.values()], list(_ordering_rows(report, families, [None])))
+def ordering_table(report: dict, distortions: Iterable[str] | None = None) -> str:
+    """Return a table of one line a distortion type, or group of them, and model, over all levels."""
+    rows = _ordering_rows(report, distortions or list_distortions(report), [None])
+    return markdown_table(["damage", "model", *MEASURES.values()], rows)
 
 
 def stability_table(report: dict) -> str:
-    """One line a change and model."""
+    """Return a table of one line a change and model."""
     changes = [row["change"] for row in next(iter(report["models"].values()))["stability"]]
     rows = []
     for index, change in enumerate(changes):
         for model, result in report["models"].items():
             row = result["stability"][index]
-            shown = (number(row[name]) for name in ("median", "percentile_95", "relative_median"))
+            shown = (format_number(row[name]) for name in ("median", "percentile_95", "relative_median"))
             rows.append([change, model, *shown])
     return markdown_table(["change", "model", "median", "95th percentile", "median / spread of its scores"], rows)
 
 
 def mean_score_table(report: dict) -> str:
-    """One line a model: its mean score of clean pictures and of each severity."""
+    """Return a table of one line a model: its mean score of clean images and of each level."""
     rows = [
-        [model, *(number(score, 2) for score in result["mean_scores"])] for model, result in report["models"].items()
+        [model, *(format_number(score, 2) for score in result["mean_scores"])]
+        for model, result in report["models"].items()
     ]
-    return markdown_table(["mean score", "clean", *(f"severity {severity}" for severity in LEVELS)], rows)
+    return markdown_table(["mean score", "clean", *(f"severity {level}" for level in LEVELS)], rows)
 
 
 def _unscored_lines(report: dict) -> list[str]:
-    """One line that names the versions without a score, and the models that have none; nothing where all have one."""
-    models_of = {}
+    """Return a line that names the versions without a score, with their models; no line where all have one."""
+    models_of: dict[str, list[str]] = {}
     for model, result in report["models"].items():
         for name in result["unscored"]:
             models_of.setdefault(name, []).append(model)
     if not models_of:
         return []
     shown = ", ".join(f"{name} ({', '.join(models)})" for name, models in models_of.items())
-    return [f"No score (a damage without effect, or no whole picture), left out: {shown}"]
+    return [f"No score (a distortion without effect, or no whole image), left out: {shown}"]
 
 
 def robustness_markdown(report: dict) -> str:
-    """The whole report."""
-    by_severity = list(_ordering_rows(report, families_of(report), [*LEVELS]))
+    """Return the whole report of `benchmark.py robustness`."""
+    by_level = _ordering_rows(report, list_distortions(report), LEVELS)
     return "\n\n".join(
         [
             "# Robustness",
             f"`{report['command']}`",
-            f"Commit {report['commit']}, {report['device']}. {report['num_pictures']} pictures, data hash "
-            f"{report['data_hash']}. Intervals are 95 %, over pictures; a tie counts as wrong.",
+            f"Commit {report['commit']}, {report['device']}. {report['num_pictures']} images, data hash "
+            f"{report['data_hash']}. Intervals are 95 %, over images; a tie counts as wrong.",
             *(f"- {model}: {result['description']}" for model, result in report["models"].items()),
             *_unscored_lines(report),
             ordering_table(report),
             "How much the score changes where it should not:",
             stability_table(report),
             mean_score_table(report),
-            "By severity; milder over stronger tells of this severity over all stronger ones:",
-            markdown_table(["damage", "severity", "model", *MEASURES.values()], by_severity),
+            "By severity (level); milder over stronger tells of this one over all stronger ones:",
+            markdown_table(["damage", "severity", "model", *MEASURES.values()], by_level),
         ]
     )
 
 
-def _csv_rows(report: dict) -> Iterator[list]:
+def robustness_csv(report: dict) -> Iterator[list]:
+    """Yield one line a number."""
     for model, result in report["models"].items():
         for row in result["ordering"]:
             for measure in MEASURES:

@@ -9,7 +9,6 @@ from hybridiqa.models import hub_code
 from hybridiqa.models.backbones import count_blocks, map_torchvision_keys
 
 NUM_TARGET_LAYERS = 5
-DEPTHS = {"r50": [3, 4, 6, 3], "r152": [3, 8, 36, 3]}  # what the published code builds, and what it describes
 
 
 def key_table(depths: list[int]) -> dict[str, str]:

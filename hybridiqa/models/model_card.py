@@ -1,4 +1,4 @@
-"""The README.md of a trained model: what it is, what it was trained on, and what was measured. Written offline."""
+"""README.md of a trained model: what it is, what it was trained on, and what was measured. Written offline."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hybridiqa.utils.files import as_text
 from hybridiqa.utils.hub import HUB_ID
 from hybridiqa.utils.libraries import library_versions
 from hybridiqa.utils.runs import show_argument, show_command
+from hybridiqa.utils.tables import METRIC_TITLES, markdown_table
 from metrics.iqa.iqa import is_defined
 
 TAGS = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "hyperiqa", "custom_code", "model-index"]
-# The metrics that a card shows (metrics.json has all): what one is called here, and the Hub's name for it, or its own
-# where the Hub has none.
-METRIC_NAMES = {
-    "srcc": ("SRCC", "spearmanr"),
-    "plcc": ("PLCC", "pearsonr"),
-    "plcc_logistic": ("PLCC after logistic fit", "pearsonr"),
-    "krcc": ("KRCC", "kendalltau"),
-    "rmse": ("RMSE", "rmse"),
-    "pairwise_accuracy": ("pairwise accuracy", "pairwise_accuracy"),
-    "srcc_within_group": ("SRCC within group", "spearmanr"),
+# The metrics that a card shows (metrics.json has all), and the Hub's name for each, or its own where the Hub has none.
+HUB_NAMES = {
+    "srcc": "spearmanr",
+    "plcc": "pearsonr",
+    "plcc_logistic": "pearsonr",
+    "krcc": "kendalltau",
+    "rmse": "rmse",
+    "pairwise_accuracy": "pairwise_accuracy",
+    "srcc_within_group": "spearmanr",
 }
 
 LOAD_TEMPLATE = """```python
@@ -47,7 +47,7 @@ python score.py PICTURES/ --model {model_argument} --output scores.csv
 
 @dataclass
 class SplitFacts:
-    """One split; `metrics` as `compute_metrics` and `intervals` as `bootstrap_intervals` return them, if measured.
+    """Facts of one split; if measured, `metrics` of `compute_metrics` and `intervals` of `bootstrap_intervals`.
 
     NaN or None stands for what is not defined. `num_groups` is None where the data has no groups.
     """
@@ -60,7 +60,7 @@ class SplitFacts:
 
 @dataclass
 class RunFacts:
-    """All that a model card tells. `dataclasses.asdict` makes it ready for JSON (but for NaN).
+    """Facts that a model card tells. `dataclasses.asdict` makes it ready for JSON (but for NaN).
 
     Paths may be given as they are: only the last component of one outside the working folder is shown.
     """
@@ -105,16 +105,11 @@ def _metric_cell(name: str, split: SplitFacts) -> str:
     return f"{split.metrics[name]:.3f} {interval}"
 
 
-def _table(header: Sequence, rows: Sequence[Sequence]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
 def _metrics_table(splits: dict[str, SplitFacts]) -> str:
     measured = {name: split for name, split in splits.items() if split.metrics}
-    metrics = [name for name in METRIC_NAMES if any(name in split.metrics for split in measured.values())]
-    return _table(
-        ["split", "images", *(METRIC_NAMES[metric][0] for metric in metrics)],
+    metrics = [name for name in HUB_NAMES if any(name in split.metrics for split in measured.values())]
+    return markdown_table(
+        ["split", "images", *(METRIC_TITLES[metric] for metric in metrics)],
         [
             [name, split.num_images, *(_metric_cell(metric, split) for metric in metrics)]
             for name, split in measured.items()
@@ -123,12 +118,12 @@ def _metrics_table(splits: dict[str, SplitFacts]) -> str:
 
 
 def _quantiles_table(quantiles: Sequence[float], num_columns: int = 3) -> str:
-    """Read down, then to the right; each pair of columns is a share of the images and the score that it lies below."""
+    """Return a table to read down, then to the right: shares of the images, and the score that each lies below."""
     step = 100 / max(len(quantiles) - 1, 1)
     cells = [[f"{index * step:g} %", f"{score:.3f}"] for index, score in enumerate(quantiles)]
     num_rows = math.ceil(len(cells) / num_columns)
     rows = [[text for cell in cells[start::num_rows] for text in cell] for start in range(num_rows)]
-    return _table(["images", "score at most"] * num_columns, rows)
+    return markdown_table(["images", "score at most"] * num_columns, rows)
 
 
 def _data_section(facts: RunFacts) -> str:
@@ -139,21 +134,21 @@ def _data_section(facts: RunFacts) -> str:
     ]
     return (
         f"`{name}`, hash `{facts.dataset_hash}` (SHA-256 over splits, paths, scores, groups and image files).\n\n"
-        f"{_table(['split', 'images', 'groups'], rows)}"
+        f"{markdown_table(['split', 'images', 'groups'], rows)}"
     )
 
 
 def _training_section(facts: RunFacts) -> str:
-    rows = [
-        ["epochs", facts.num_epochs],
-        ["best epoch, chosen on the validation split", facts.best_epoch],
-        ["steps", facts.num_steps],
-        ["seed", facts.seed],
-        ["device", facts.device],
-        ["precision", facts.precision],
+    rows: list[tuple[str, object]] = [
+        ("epochs", facts.num_epochs),
+        ("best epoch, chosen on the validation split", facts.best_epoch),
+        ("steps", facts.num_steps),
+        ("seed", facts.seed),
+        ("device", facts.device),
+        ("precision", facts.precision),
         *facts.versions.items(),
     ]
-    return f"```bash\n{show_command(facts.command)}\n```\n\n{_table(['', ''], rows)}"
+    return f"```bash\n{show_command(facts.command)}\n```\n\n{markdown_table(['', ''], rows)}"
 
 
 def _results_section(facts: RunFacts) -> str:
@@ -162,6 +157,8 @@ def _results_section(facts: RunFacts) -> str:
         "or over whole groups where a split has fewer groups than images; of fewer than about ten groups they are too "
         "narrow."
     )
+    if any("plcc_logistic" in split.metrics for split in facts.splits.values()):
+        note += f' "{METRIC_TITLES["plcc_logistic"]}" is PLCC after a logistic fit of four parameters.'
     if any("srcc_within_group" in split.metrics for split in facts.splits.values()):
         note += " SRCC within group is the mean over the groups of at least 3 images."
     return f"{note}\n\n{_metrics_table(facts.splits)}"
@@ -181,16 +178,16 @@ def _limits_section(facts: RunFacts) -> str:
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def _how_to_load(model_id: str) -> str:
+def _explain_loading(model_id: str) -> str:
     return LOAD_TEMPLATE.format(
         quoted_id=json.dumps(model_id, ensure_ascii=False), model_argument=shlex.quote(model_id)
     )
 
 
-def _body(facts: RunFacts, model_name: str) -> str:
+def _write_body(facts: RunFacts, model_name: str) -> str:
     low, high = facts.score_range
     sections = {
-        "How to load it": _how_to_load(facts.hub_model_id or model_name),
+        "How to load it": _explain_loading(facts.hub_model_id or model_name),
         "Data": _data_section(facts),
         "Training": _training_section(facts),
         "Results": _results_section(facts),
@@ -206,7 +203,7 @@ def _body(facts: RunFacts, model_name: str) -> str:
 
 
 def _eval_results(facts: RunFacts) -> list[EvalResult]:
-    """The defined metrics of the test split, or else of the validation split."""
+    """Return the defined metrics of the test split, or else of the validation split."""
     split_name = "test" if _has_test(facts) else "validation"
     dataset_name = facts.hub_dataset_id or _last_component(facts.dataset)
     metrics = facts.splits[split_name].metrics
@@ -218,10 +215,10 @@ def _eval_results(facts: RunFacts) -> list[EvalResult]:
             dataset_name=dataset_name,
             dataset_split=split_name,
             metric_type=metric_type,
-            metric_name=metric_name,
+            metric_name=METRIC_TITLES[name],
             metric_value=round(float(metrics[name]), 4),
         )
-        for name, (metric_name, metric_type) in METRIC_NAMES.items()
+        for name, metric_type in HUB_NAMES.items()
         if is_defined(metrics.get(name))
     ]
 
@@ -239,12 +236,12 @@ def write_model_card(output_dir: str | Path, facts: RunFacts) -> Path:
         pipeline_tag="image-classification",
         tags=list(TAGS),
         datasets=[facts.hub_dataset_id] if facts.hub_dataset_id else None,
-        metrics=list(dict.fromkeys(metric_type for _, metric_type in METRIC_NAMES.values())),
+        metrics=list(dict.fromkeys(HUB_NAMES.values())),
         model_name=model_name if results else None,
         eval_results=results or None,
     )
     path = Path(output_dir, "README.md")
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(facts, model_name)}").save(path)
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_write_body(facts, model_name)}").save(path)
     return path
 
 
@@ -273,7 +270,7 @@ def write_converted_card(
         "`convert_checkpoint.py` has turned it into a folder that `AutoModel` loads: the same weights, in safetensors. "
         f"It scores how good a picture looks, on a {low:g}-{high:g} scale and without a reference. How it was trained, "
         "what it was measured with and what may be done with it is what its authors say.\n\n"
-        f"SHA-256 of the published file: `{source_hash}`\n\n## How to load it\n\n{_how_to_load(name)}\n"
+        f"SHA-256 of the published file: `{source_hash}`\n\n## How to load it\n\n{_explain_loading(name)}\n"
     )
     path = Path(output_dir, "README.md")
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(path)

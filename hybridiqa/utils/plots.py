@@ -10,24 +10,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from metrics.iqa.iqa import LogisticFitError, compute_metrics, fit_logistic, is_defined, logistic
+from hybridiqa.utils.tables import METRIC_TITLES
+from metrics.iqa.iqa import LogisticFitError, Scores, compute_metrics, fit_logistic, is_defined, logistic
 
 DOTS_PER_INCH = 120
 LIGHT, DARK, ACCENT, GREY = "#a9c6e3", "#1f4e79", "#c8501e", "#8c8c8c"
 
 
 def _new_figure(width: float, height: float) -> Figure:
-    """A figure of its own (inches), which no other code's pyplot can reach."""
-    figure = Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    """Return a figure of its own (inches), which no other code's pyplot can reach."""
+    figure = Figure((width, height), dpi=DOTS_PER_INCH, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     FigureCanvasAgg(figure)
     return figure
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    # Matplotlib would sign the file with its version, and the same picture would not be the same file.
+    # Matplotlib would sign the file with its version, and the same plot would not be the same file.
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
@@ -67,7 +68,7 @@ def _draw_srcc(axes: Axes, history: Sequence[dict]) -> None:
 
 
 def plot_training(history: Sequence[dict], steps_and_losses: Sequence[tuple[int, float]], path: str | Path) -> None:
-    """Training loss over the steps and validation SRCC after each epoch (the highest marked), as a PNG.
+    """Draw training loss over the steps and validation SRCC after each epoch (the highest marked), as a PNG.
 
     `history` has one `{"epoch", "step", "loss", "validation": {"srcc", ...}}` an epoch, `step` being the last one of
     the epoch; an SRCC may be NaN or None and is left out then. `steps_and_losses` may be empty.
@@ -87,11 +88,14 @@ def plot_training(history: Sequence[dict], steps_and_losses: Sequence[tuple[int,
     _save(figure, path)
 
 
-def _named_value(metrics: dict[str, float], name: str) -> str:
-    return f"{name.upper()} {metrics[name]:.3f}" if is_defined(metrics[name]) else f"{name.upper()} not defined"
+def _write_numbers(predictions: Scores, references: Scores) -> str:
+    """Return SRCC, PLCC and the number of images as a line below a title."""
+    metrics = compute_metrics(predictions, references)
+    shown = {name: f"{metrics[name]:.3f}" if is_defined(metrics[name]) else "not defined" for name in ("srcc", "plcc")}
+    return ", ".join([*(f"{METRIC_TITLES[name]} {value}" for name, value in shown.items()), f"n = {len(references)}"])
 
 
-def _scatter(axes: Axes, references: Sequence[float], predictions: Sequence[float]) -> None:
+def _scatter(axes: Axes, references: Scores, predictions: Scores) -> None:
     opacity = min(0.8, max(0.15, 8 / math.sqrt(len(references))))  # so that a crowd shows where it is dense
     axes.scatter(references, predictions, s=18, color=DARK, alpha=opacity, linewidths=0)
 
@@ -99,12 +103,12 @@ def _scatter(axes: Axes, references: Sequence[float], predictions: Sequence[floa
 def plot_predictions(
     predictions: Sequence[float], references: Sequence[float], path: str | Path, title: str = ""
 ) -> None:
-    """Predicted over true scores with the line on which they are equal, as a PNG; SRCC and PLCC stand in the title.
+    """Draw predicted over true scores and the line on which they are equal, as a PNG; SRCC and PLCC are in the title.
 
     Raises:
         ValueError: different lengths, nothing at all, or a value that is not finite.
     """
-    metrics = compute_metrics(predictions, references)
+    numbers = _write_numbers(predictions, references)
     figure = _new_figure(6, 6)
     axes = figure.subplots()
     low, high = min(*predictions, *references), max(*predictions, *references)
@@ -113,14 +117,13 @@ def plot_predictions(
     axes.plot(limits, limits, color=ACCENT, linewidth=1, linestyle="--", zorder=3)
     _scatter(axes, references, predictions)
     axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="true score", ylabel="predicted score")
-    numbers = f"{_named_value(metrics, 'srcc')}, {_named_value(metrics, 'plcc')}, n = {len(references)}"
     axes.set_title(f"{title}\n{numbers}" if title else numbers, fontsize=11, parse_math=False)
     _tidy(axes)
     _save(figure, path)
 
 
 def _draw_model(axes: Axes, name: str, predictions: np.ndarray, references: np.ndarray) -> None:
-    """Predicted over true scores, and the logistic curve that maps them to each other."""
+    """Draw predicted over true scores, and the logistic curve that maps them to each other."""
     _scatter(axes, references, predictions)
     try:
         parameters = fit_logistic(predictions, references)
@@ -128,9 +131,7 @@ def _draw_model(axes: Axes, name: str, predictions: np.ndarray, references: np.n
         axes.plot(logistic(scores, *parameters), scores, color=ACCENT, linewidth=1.2, zorder=3)
     except (ValueError, LogisticFitError):  # the report says why
         pass
-    metrics = compute_metrics(predictions, references)
-    numbers = f"{_named_value(metrics, 'srcc')}, {_named_value(metrics, 'plcc')}, n = {len(references)}"
-    axes.set_title(f"{name}\n{numbers}", fontsize=10, parse_math=False)
+    axes.set_title(f"{name}\n{_write_numbers(predictions, references)}", fontsize=10, parse_math=False)
     axes.set(xlabel="true score", ylabel="predicted score")
     _tidy(axes)
 
@@ -138,16 +139,16 @@ def _draw_model(axes: Axes, name: str, predictions: np.ndarray, references: np.n
 def plot_ranking(
     scores: Mapping[str, Sequence[float]], references: Sequence[float], path: str | Path, title: str = ""
 ) -> None:
-    """A panel a model: predicted over true scores, each on its own scale, with the fitted logistic curve, as a PNG.
+    """Draw predicted over true scores, a panel a model, on its own scale, with the fitted logistic curve, as a PNG.
 
-    Pictures without a score (NaN) are left out.
+    Images without a score (NaN) are left out.
     """
     figure = _new_figure(4.2 * min(3, len(scores)), 4 * math.ceil(len(scores) / 3))
     panels = figure.subplots(math.ceil(len(scores) / 3), min(3, len(scores)), squeeze=False).ravel()
-    references = np.asarray(references, float)
+    true_scores = np.asarray(references, float)
     for axes, (name, values) in zip(panels, scores.items(), strict=False):
         is_scored = np.isfinite(values)
-        _draw_model(axes, name, np.asarray(values, float)[is_scored], references[is_scored])
+        _draw_model(axes, name, np.asarray(values, float)[is_scored], true_scores[is_scored])
     for axes in panels[len(scores) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=12, parse_math=False)

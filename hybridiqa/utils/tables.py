@@ -1,14 +1,12 @@
-"""Tables of scores: CSV, JSON lines, Parquet and spreadsheets as rows of columns by name."""
+"""Tables: CSV, JSON lines, Parquet and spreadsheets read as rows of columns by name, Markdown written."""
 
 from __future__ import annotations
 
 import csv
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from pyarrow import parquet
 
 from hybridiqa.utils.libraries import import_optional
 
@@ -17,13 +15,34 @@ TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet", ".xlsx")
 MAX_CELLS = 5_000_000
 MAX_SHEET_BYTES = 2**29
 
+# What a metric is called in tables and model cards, in the order of their columns; `accuracy` is that of preferences.
+METRIC_TITLES = {
+    "srcc_within_group": "SRCC within group",
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "plcc": "PLCC",
+    "plcc_logistic": "PLCC, 4 parameters",
+    "plcc_logistic5": "PLCC, 5 parameters",
+    "rmse": "RMSE",
+    "rmse_logistic": "RMSE, 4 parameters",
+    "pairwise_accuracy": "pairwise accuracy",
+    "accuracy": "pairwise accuracy, ties wrong",
+    "accuracy_ties_half": "pairwise accuracy, ties half",
+}
 
-def _csv_rows(path: Path) -> list[dict]:
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown, without a line break at its end; a `|` in a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _read_csv(path: Path) -> list[dict]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file, skipinitialspace=True))
 
 
-def _json_rows(path: Path) -> list[dict]:
+def _read_json_lines(path: Path) -> list[dict]:
     with open(path, encoding="utf-8-sig") as file:
         rows = [json.loads(line) for line in file if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
@@ -31,8 +50,14 @@ def _json_rows(path: Path) -> list[dict]:
     return rows
 
 
-def _sheet_rows(path: Path, sheet: str | None, columns: Sequence[str]) -> list[dict]:
-    """The rows below the first one that names all these columns (some workbooks begin with notes), of a spreadsheet."""
+def _read_parquet(path: Path) -> list[dict]:
+    from pyarrow import parquet
+
+    return parquet.read_table(path).to_pylist()
+
+
+def _read_sheet(path: Path, sheet: str | None, columns: Sequence[str]) -> list[dict]:
+    """Return the rows below the first one that names all these columns: some workbooks begin with notes."""
     openpyxl = import_optional("openpyxl")
     with zipfile.ZipFile(path) as archive:
         num_bytes = sum(entry.file_size for entry in archive.infolist())
@@ -42,9 +67,9 @@ def _sheet_rows(path: Path, sheet: str | None, columns: Sequence[str]) -> list[d
     if sheet is not None and sheet not in book.sheetnames:
         raise ValueError(f"no sheet {sheet!r}, it has {', '.join(book.sheetnames)}")
     names, found, num_cells = None, [], 0
-    cells_of = book[sheet] if sheet else book.worksheets[0]
-    cells_of.reset_dimensions()  # what the file says of them may be anything, and would be filled with empty cells
-    for row in cells_of.iter_rows(values_only=True):
+    worksheet = book[sheet] if sheet else book.worksheets[0]
+    worksheet.reset_dimensions()  # what the file says of them may be anything, and would be filled with empty cells
+    for row in worksheet.iter_rows(values_only=True):
         num_cells += len(row) + 1  # an empty row takes time, too
         if num_cells > MAX_CELLS:
             raise ValueError(f"at most {MAX_CELLS} cells are accepted")
@@ -57,7 +82,7 @@ def _sheet_rows(path: Path, sheet: str | None, columns: Sequence[str]) -> list[d
 
 
 def read_table(path: Path, sheet: str | None = None, columns: Sequence[str] = ()) -> list[dict]:
-    """The rows of a table, by the names of its columns; the cells are as the format has them (text in a CSV).
+    """Return the rows of a table, by the names of its columns; cells are as the format has them (text in a CSV).
 
     Args:
         sheet: of a spreadsheet, by default its first.
@@ -70,7 +95,7 @@ def read_table(path: Path, sheet: str | None = None, columns: Sequence[str] = ()
     if suffix not in TABLE_SUFFIXES:
         raise ValueError(f"{path}: accepted tables are {', '.join(TABLE_SUFFIXES)}")
     try:
-        rows = _sheet_rows(path, sheet, columns) if suffix == ".xlsx" else READERS[suffix](path)
+        rows = _read_sheet(path, sheet, columns) if suffix == ".xlsx" else READERS[suffix](path)
     except Exception as error:  # each format's reader has classes of its own
         raise ValueError(f"{path} cannot be read as a {suffix} table: {error}") from error
     if not rows or (lacking := [name for name in columns if name not in rows[0]]):
@@ -82,4 +107,4 @@ def read_table(path: Path, sheet: str | None = None, columns: Sequence[str] = ()
     return rows
 
 
-READERS = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": lambda path: parquet.read_table(path).to_pylist()}
+READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}

@@ -1,4 +1,4 @@
-"""The Space's page: a table or a CSV file of predictions and references in, the metrics and their intervals out.
+"""Page of the Space: a table or a CSV file of predictions and references in, the metrics and their intervals out.
 
     pip install gradio==6.31.0 -r requirements.txt && python app.py
 
@@ -17,8 +17,12 @@ EXAMPLE = [[2.9, 3], [5.1, 4], [4.2, 5], [7.0, 7], [8.3, 9], [5.6, 6], [1.8, 1],
 MAX_ROWS = 10_000  # their intervals take half a minute of one CPU core, and twice that of coarse references
 
 
-def csv_rows(path: str) -> list[list[str | None]]:
-    """The two cells of each row of a CSV file in UTF-8; ValueError where its first line does not name both columns."""
+def read_rows(path: str) -> list[list[str | None]]:
+    """Return the two cells of each row of a CSV file in UTF-8.
+
+    Raises:
+        ValueError: its first line does not name both columns.
+    """
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
         header = rows.fieldnames or []
@@ -27,7 +31,7 @@ def csv_rows(path: str) -> list[list[str | None]]:
         return [[row[name] for name in COLUMNS] for row in rows]
 
 
-def _number(cell: float | str, row_number: int) -> float:
+def _parse_number(cell: float | str, row_number: int) -> float:
     try:
         value = float(cell)
     except (TypeError, ValueError, OverflowError):
@@ -37,15 +41,15 @@ def _number(cell: float | str, row_number: int) -> float:
     return value
 
 
-def paired_scores(rows: Sequence[Sequence[float | str | None]]) -> list[list[float]]:
-    """The prediction and the reference of each row; empty rows are left out, but counted (from 1) in messages.
+def pair_scores(rows: Sequence[Sequence[float | str | None]]) -> list[list[float]]:
+    """Return the prediction and the reference of each row; empty ones are left out, but counted (from 1) in messages.
 
     Raises:
         ValueError: a cell that is no finite number, one score without the other, fewer than 2 rows or over 10,000.
     """
     pairs = []
     for row_number, row in enumerate(rows, 1):
-        scores = [_number(cell, row_number) for cell in row if cell is not None and str(cell).strip()]
+        scores = [_parse_number(cell, row_number) for cell in row if cell is not None and str(cell).strip()]
         if len(scores) not in (0, 2):
             raise ValueError(f"row {row_number}: got {len(scores)} score(s); one in each of {COLUMNS} is accepted")
         pairs += [scores] if scores else []
@@ -54,9 +58,9 @@ def paired_scores(rows: Sequence[Sequence[float | str | None]]) -> list[list[flo
     return pairs
 
 
-def metric_rows(rows: Sequence[Sequence[float | str | None]]) -> list[list[str]]:
-    """Name, value and both ends of the 95 % interval of each metric, as text; raises as `paired_scores`."""
-    predictions, references = zip(*paired_scores(rows), strict=True)
+def measure_rows(rows: Sequence[Sequence[float | str | None]]) -> list[list[str]]:
+    """Return name, value and both ends of the 95 % interval of each metric, as text; raises as `pair_scores`."""
+    predictions, references = zip(*pair_scores(rows), strict=True)
     metrics, intervals = compute_metrics(predictions, references), bootstrap_intervals(predictions, references)
     return [
         [name, *(f"{number:#.4g}" if math.isfinite(number) else "not defined" for number in (value, *intervals[name]))]
@@ -65,12 +69,12 @@ def metric_rows(rows: Sequence[Sequence[float | str | None]]) -> list[list[str]]
 
 
 def build_page():
-    """The page, a `gradio.Blocks`; wrong input becomes a message on it."""
+    """Return the page, a `gradio.Blocks`; wrong input becomes a message on it."""
     import gradio
 
     def compute(table, file):
         try:
-            return metric_rows(csv_rows(file) if file else table)
+            return measure_rows(read_rows(file) if file else table)
         except (ValueError, csv.Error) as error:  # shown as HTML, and it quotes what was given
             raise gradio.Error(html.escape(str(error), quote=False), print_exception=False) from error
 

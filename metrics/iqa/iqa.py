@@ -1,4 +1,4 @@
-"""How far predicted and true scores agree: the field's measures and their intervals, as functions and for `evaluate`.
+"""Agreement of predicted with true scores: the field's measures and their intervals, as functions and for `evaluate`.
 
     metric = evaluate.load("metrics/iqa")  # this folder; or a Space's id
     metric.compute(predictions=[2.9, 5.1, 4.2, 7.0, 8.3], references=[3, 4, 5, 7, 9])
@@ -38,6 +38,7 @@ FIT_TOLERANCE = 1.49012e-8  # relative change of the squared error that ends a s
 NEAR_FIT5_TOLERANCE = 1e-6  # of one that begins near its end: it moves PLCC by less than 1e-5, in half the time
 MIN_BEND = 1e-9  # an S of height 1 that is nearer (root mean square) to a line is one: the rest is mostly rounding
 
+Scores = Sequence[float] | np.ndarray
 Parameters = tuple[float, float, float, float]  # upper, lower, middle, width
 Parameters5 = tuple[float, float, float, float, float]  # b1 to b5
 
@@ -78,15 +79,15 @@ CITATION = """@inproceedings{su2020hyperiqa,
 
 
 class LogisticFitError(RuntimeError):
-    """The fit of the logistic converged from none of its starts."""
+    """Failure of a logistic fit: it converged from none of its starts."""
 
 
 def is_defined(value: float | None) -> bool:
-    """Whether a metric has a value: it is neither NaN nor None, which stands for NaN in JSON."""
+    """Return whether a metric has a value: it is neither NaN nor None, which stands for NaN in JSON."""
     return value is not None and math.isfinite(value)
 
 
-def _checked(predictions: Sequence[float], references: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _check(predictions: Scores, references: Scores) -> tuple[np.ndarray, np.ndarray]:
     predictions, references = np.asarray(predictions, float), np.asarray(references, float)
     if predictions.shape != references.shape or predictions.ndim != 1 or predictions.size == 0:
         raise ValueError(
@@ -97,11 +98,11 @@ def _checked(predictions: Sequence[float], references: Sequence[float]) -> tuple
     return predictions, references
 
 
-def _group_numbers(groups: Sequence[Hashable], num_images: int) -> np.ndarray:
-    """Each image's group as a number from 0 on: `(images,)`."""
+def _number_groups(groups: Sequence[Hashable], num_images: int) -> np.ndarray:
+    """Return each image's group as a number from 0 on: `(images,)`."""
     if len(groups) != num_images:
         raise ValueError(f"groups must hold one label an image, got {len(groups)} for {num_images} images")
-    numbers = {}
+    numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
 
 
@@ -114,7 +115,7 @@ def _correlation(name: str, predictions: np.ndarray, references: np.ndarray) -> 
 
 
 def logistic(scores: np.ndarray, upper: float, lower: float, middle: float, width: float) -> np.ndarray:
-    """The monotonic curve of four parameters that VQEG maps predictions to mean opinion scores by.
+    """Map scores by the monotonic curve of four parameters that VQEG maps predictions to mean opinion scores by.
 
     Its value is (upper - lower) / (1 + exp(-(score - middle) / |width|)) + lower: `upper` is where it goes for high
     scores, `lower` for low ones, so it falls where `upper` is the smaller.
@@ -123,15 +124,15 @@ def logistic(scores: np.ndarray, upper: float, lower: float, middle: float, widt
 
 
 def logistic5(scores: np.ndarray, b1: float, b2: float, b3: float, b4: float, b5: float) -> np.ndarray:
-    """The curve of five parameters, an S and a line, that Sheikh, Sabir and Bovik (2006) map predictions by.
+    """Map scores by the curve of five parameters, an S and a line, of Sheikh, Sabir and Bovik (2006).
 
     Its value is b1 * (1/2 - 1 / (1 + exp(b2 * (score - b3)))) + b4 * score + b5. It need not be monotonic.
     """
     return b1 * np.tanh(b2 * (scores - b3) / 2) / 2 + b4 * scores + b5  # tanh keeps the digits of a wide S
 
 
-def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The values with mean 0 and standard deviation 1, and the mean and standard deviation that they had."""
+def _standardise(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Return the values with mean 0 and standard deviation 1, and the mean and standard deviation that they had."""
     mean = values.mean()
     centred = values - mean
     scale = np.abs(centred).max()  # without it, the squares of very small numbers would be 0
@@ -139,40 +140,40 @@ def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
     return centred / deviation, float(mean), float(deviation)
 
 
-def _remainder(values: np.ndarray, scores: np.ndarray, with_line: bool) -> np.ndarray:
-    """What a regression on a constant, or on standardised scores too, leaves of each column: `(images, ...)`."""
+def _regress_out(values: np.ndarray, scores: np.ndarray, with_line: bool) -> np.ndarray:
+    """Return what a regression on a constant, or on standardised scores too, leaves of each column: `(images, ...)`."""
     centred = values - values.mean(axis=0)
     if not with_line:
         return centred
     return centred - np.multiply.outer(scores, scores @ centred / (scores @ scores))
 
 
-def _bounded(scores: np.ndarray, middle: float, log_width: float) -> tuple[float, float]:
-    """The nearest middle and logarithm of the width whose curve has digits enough where the scores are."""
+def _bound(scores: np.ndarray, middle: float, log_width: float) -> tuple[float, float]:
+    """Return the nearest middle and logarithm of the width whose curve has digits enough where the scores are."""
     log_width = float(np.clip(log_width, -MAX_LOG_WIDTH, MAX_LOG_WIDTH))
     reach = MAX_DISTANCE * math.exp(log_width)
     return float(np.clip(middle, scores.min() - reach, scores.max() + reach)), log_width
 
 
-def _projection(
+def _project(
     scores: np.ndarray, references: np.ndarray, with_line: bool
 ) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-    """The best fit of a middle and a logarithm of the width, and its Jacobian, as `curve_fit` calls them.
+    """Return the best fit of a middle and a logarithm of the width, and its Jacobian, as `curve_fit` calls them.
 
     The other parameters, which the curve is linear in, follow from these two by regression, so two are left to search
     for: both ends of the S, `with_line` also the line that is added to it. Searched for as well, they would run away
     together with the width wherever a straight line fits best, and the search would not end. What is fitted is the
-    `_remainder` of the S. The Jacobian neglects how its height changes (Kaufman's approximation).
+    remainder of the S. The Jacobian neglects how its height changes (Kaufman's approximation).
     """
     min_norm = scores.size * MIN_BEND**2 if with_line else 0.0
 
     @functools.lru_cache(maxsize=1)  # the Jacobian is wanted where the fit just was
     def curve(middle: float, log_width: float) -> tuple[np.ndarray, ...]:
-        middle, log_width = _bounded(scores, middle, log_width)
+        middle, log_width = _bound(scores, middle, log_width)
         rate = math.exp(-log_width)
         steps = (scores - middle) * rate  # (images,)
         rising = special.expit(steps)
-        shape = _remainder(rising, scores, with_line)
+        shape = _regress_out(rising, scores, with_line)
         norm = shape @ shape
         dual = shape / norm if norm > min_norm else np.zeros_like(shape)  # a dot product with it is the S's height
         density = rising * special.expit(-steps)
@@ -184,7 +185,7 @@ def _projection(
 
     def jacobian(_, middle: float, log_width: float) -> np.ndarray:
         shape, dual, columns = curve(middle, log_width)
-        columns = _remainder(columns, scores, with_line)  # (images, 2)
+        columns = _regress_out(columns, scores, with_line)  # (images, 2)
         columns -= shape[:, None] * (dual @ columns)
         return columns * (dual @ references)
 
@@ -198,11 +199,11 @@ def _search(
     with_line: bool = False,
     tolerance: float = FIT_TOLERANCE,
 ) -> tuple[float, float]:
-    """Middle and logarithm of the width of the best fit that any start leads to; both inputs are standardised.
+    """Return middle and logarithm of the width of the best fit that any start leads to; both inputs are standardised.
 
-    `with_line`, references are the `_remainder` of such, and a fit without an S, a mere line, is one as well.
+    `with_line`, references are the remainder of such, and a fit without an S, a mere line, is one as well.
     """
-    fitted, jacobian = _projection(scores, references, with_line)
+    fitted, jacobian = _project(scores, references, with_line)
     ends = []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", optimize.OptimizeWarning)  # a line or a step leaves no covariance to estimate
@@ -218,13 +219,11 @@ def _search(
     if not ends:
         raise LogisticFitError(f"the logistic fit of {scores.size} images converged from none of {len(starts)} starts")
     _, middle, log_width = min(ends)
-    return _bounded(scores, middle, log_width)
+    return _bound(scores, middle, log_width)
 
 
-def _checked_for_fit(
-    predictions: Sequence[float], references: Sequence[float], min_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    predictions, references = _checked(predictions, references)
+def _check_for_fit(predictions: Scores, references: Scores, min_size: int) -> tuple[np.ndarray, np.ndarray]:
+    predictions, references = _check(predictions, references)
     spreads = np.ptp(predictions), np.ptp(references)
     if predictions.size < min_size or 0 in spreads:
         raise ValueError(
@@ -234,10 +233,10 @@ def _checked_for_fit(
     return predictions, references
 
 
-def fit_logistic(
-    predictions: Sequence[float], references: Sequence[float], start: Parameters | None = None
-) -> Parameters:
-    """`upper, lower, middle, width` of the `logistic` that brings predictions nearest (least squares) to references.
+def fit_logistic(predictions: Scores, references: Scores, start: Parameters | None = None) -> Parameters:
+    """Return `upper, lower, middle, width` of the `logistic` that brings predictions nearest to references.
+
+    Nearest is by least squares.
 
     The curve may fall (`upper` < `lower`); `width` is positive. Where a straight line fits best, a very large width
     makes it one. `start`, the fit to nearly the same images, is one more place to search from.
@@ -246,12 +245,12 @@ def fit_logistic(
         ValueError: as `compute_metrics`, fewer than 5 images, or constant predictions or references.
         LogisticFitError: no start converged.
     """
-    predictions, references = _checked_for_fit(predictions, references, MIN_FIT_SIZE)
-    scores, mean, deviation = _standardised(predictions)
-    starts = FIT_STARTS
+    predictions, references = _check_for_fit(predictions, references, MIN_FIT_SIZE)
+    scores, mean, deviation = _standardise(predictions)
+    starts: tuple[tuple[float, float], ...] = FIT_STARTS
     if start is not None:
         starts = (((start[2] - mean) / deviation, math.log(abs(start[3]) / deviation)), *FIT_STARTS)
-    middle, log_width = _search(scores, _standardised(references)[0], starts)
+    middle, log_width = _search(scores, _standardise(references)[0], starts)
     middle, width = mean + deviation * middle, deviation * math.exp(log_width)
     rising = logistic(predictions, 1, 0, middle, width)
     slope = float(np.cov(rising, references)[0, 1] / np.var(rising, ddof=1))
@@ -259,10 +258,8 @@ def fit_logistic(
     return lower + slope, lower, float(middle), float(width)
 
 
-def fit_logistic5(
-    predictions: Sequence[float], references: Sequence[float], start: Parameters5 | None = None
-) -> Parameters5:
-    """`b1` to `b5` of the `logistic5` that brings predictions nearest (least squares) to references.
+def fit_logistic5(predictions: Scores, references: Scores, start: Parameters5 | None = None) -> Parameters5:
+    """Return `b1` to `b5` of the `logistic5` that brings predictions nearest (least squares) to references.
 
     `b2` is positive. `start`, the fit to nearly the same images, spares most of the search, and of few images may end a
     little beside the best fit (0.005 of PLCC was seen). Where a straight line fits best, or predictions have two values
@@ -272,18 +269,19 @@ def fit_logistic5(
         ValueError: as `compute_metrics`, fewer than 6 images, or constant predictions or references.
         LogisticFitError: no start converged.
     """
-    predictions, references = _checked_for_fit(predictions, references, MIN_FIT5_SIZE)
-    scores, mean, deviation = _standardised(predictions)
-    targets, targets_mean, targets_deviation = _standardised(references)
-    starts, tolerance = FIT5_STARTS, FIT_TOLERANCE
+    predictions, references = _check_for_fit(predictions, references, MIN_FIT5_SIZE)
+    scores, mean, deviation = _standardise(predictions)
+    targets, targets_mean, targets_deviation = _standardise(references)
+    starts: tuple[tuple[float, float], ...] = FIT5_STARTS
+    tolerance = FIT_TOLERANCE
     if start is not None:
         tolerance = NEAR_FIT5_TOLERANCE
         starts = (((start[2] - mean) / deviation, -math.log(abs(start[1]) * deviation)), FIT5_STARTS[0])
-    bend = _remainder(targets, scores, with_line=True)
+    bend = _regress_out(targets, scores, with_line=True)
     middle, log_width = _search(scores, bend, starts, with_line=True, tolerance=tolerance)
     b2, b3 = math.exp(-log_width) / deviation, mean + deviation * middle
     rising = logistic5(predictions, 1, b2, b3, 0, 0)
-    shape = _remainder(rising, scores, with_line=True)
+    shape = _regress_out(rising, scores, with_line=True)
     norm = shape @ shape
     height = shape @ bend / norm if norm > scores.size * MIN_BEND**2 else 0.0
     line = targets - height * rising
@@ -293,7 +291,7 @@ def fit_logistic5(
 
 
 class Fits(NamedTuple):
-    """Both fits, None where there is none."""
+    """Fits of four and of five parameters, None where there is none."""
 
     four: Parameters | None = None
     five: Parameters5 | None = None
@@ -309,7 +307,7 @@ def _fit_or_none(fit: Callable, predictions: np.ndarray, references: np.ndarray,
         return None
 
 
-def _fits(predictions: np.ndarray, references: np.ndarray, start: Fits = NO_FITS) -> Fits:
+def _fit_both(predictions: np.ndarray, references: np.ndarray, start: Fits = NO_FITS) -> Fits:
     return Fits(
         _fit_or_none(fit_logistic, predictions, references, start.four),
         _fit_or_none(fit_logistic5, predictions, references, start.five),
@@ -317,7 +315,7 @@ def _fits(predictions: np.ndarray, references: np.ndarray, start: Fits = NO_FITS
 
 
 def _plcc_after_fit(predictions: np.ndarray, references: np.ndarray, parameters: Parameters | None) -> float:
-    """PLCC of the mapped predictions, with the sign of the curve's direction; NaN without a fit.
+    """Return the PLCC of the mapped predictions, with the sign of the curve's direction; NaN without a fit.
 
     Mapped by a falling curve, even predictions that order everything the wrong way agree with the references.
     Turning the curve round, so that it rises, turns the sign round.
@@ -329,7 +327,7 @@ def _plcc_after_fit(predictions: np.ndarray, references: np.ndarray, parameters:
 
 
 def _plcc_after_fit5(predictions: np.ndarray, references: np.ndarray, parameters: Parameters5 | None) -> float:
-    """PLCC of the mapped predictions, negative where these fall on the whole; NaN without a fit."""
+    """Return the PLCC of the mapped predictions, negative where these fall on the whole; NaN without a fit."""
     if parameters is None:
         return float("nan")
     mapped = logistic5(predictions, *parameters)
@@ -344,26 +342,26 @@ def _rmse_after_fit(predictions: np.ndarray, references: np.ndarray, parameters:
     return float("nan") if parameters is None else _rmse(logistic(predictions, *parameters), references)
 
 
-def _num_tied_pairs(values: np.ndarray) -> int:
+def _count_tied_pairs(values: np.ndarray) -> int:
     _, counts = np.unique(values, return_counts=True)
     return int(np.sum(counts * (counts - 1) // 2))
 
 
 def _pairwise_accuracy(predictions: np.ndarray, references: np.ndarray, tau_b: float) -> float:
-    """The share of pairs of different references that the predictions order likewise, a tied prediction counting half.
+    """Return the share of pairs of different references that predictions order likewise, a tie counting half.
 
     It is (1 + Somers' D) / 2, and Somers' D is tau-b without its correction for tied predictions.
     """
     num_pairs = predictions.size * (predictions.size - 1) // 2
-    num_different = num_pairs - _num_tied_pairs(references)
-    num_ordered = num_pairs - _num_tied_pairs(predictions)
+    num_different = num_pairs - _count_tied_pairs(references)
+    num_ordered = num_pairs - _count_tied_pairs(predictions)
     if num_different == 0:
         return float("nan")
     return 0.5 + 0.5 * tau_b * math.sqrt(num_ordered / num_different) if num_ordered else 0.5
 
 
 def _pooled_metrics(predictions: np.ndarray, references: np.ndarray, fits: Fits) -> dict[str, float]:
-    """The metrics that know no groups."""
+    """Return the metrics that know no groups."""
     krcc = _correlation("krcc", predictions, references)
     return {
         "srcc": _correlation("srcc", predictions, references),
@@ -378,7 +376,7 @@ def _pooled_metrics(predictions: np.ndarray, references: np.ndarray, fits: Fits)
 
 
 def _srcc_of_groups(predictions: np.ndarray, references: np.ndarray, group_numbers: np.ndarray) -> np.ndarray:
-    """Each group's own SRCC, NaN where it is too small or not defined: `(groups,)`."""
+    """Return each group's own SRCC, NaN where it is too small or not defined: `(groups,)`."""
     order, sizes = np.argsort(group_numbers, kind="stable"), np.bincount(group_numbers)
     members = np.split(order, np.cumsum(sizes)[:-1])
     return np.array(
@@ -389,28 +387,28 @@ def _srcc_of_groups(predictions: np.ndarray, references: np.ndarray, group_numbe
     )
 
 
-def _mean_of_defined(values: np.ndarray, weights: np.ndarray) -> float:
+def _average_defined(values: np.ndarray, weights: np.ndarray) -> float:
     weights = weights * np.isfinite(values)
     return float(np.average(np.nan_to_num(values), weights=weights)) if weights.any() else float("nan")
 
 
-def within_group_srcc(predictions: Sequence[float], references: Sequence[float], groups: Sequence[Hashable]) -> float:
-    """Mean SRCC inside the groups that have at least 3 images and a defined SRCC; NaN where there is none.
+def within_group_srcc(predictions: Scores, references: Scores, groups: Sequence[Hashable]) -> float:
+    """Return the mean SRCC inside the groups that have at least 3 images and a defined SRCC; NaN where there is none.
 
-    Every group counts the same. It tells how well pictures of one subject are ordered, whatever the subject.
+    Every group counts the same. It tells how well images of one subject are ordered, whatever the subject.
 
     Raises:
         ValueError: as `compute_metrics`.
     """
-    predictions, references = _checked(predictions, references)
-    values = _srcc_of_groups(predictions, references, _group_numbers(groups, predictions.size))
-    return _mean_of_defined(values, np.ones(values.size))
+    predictions, references = _check(predictions, references)
+    values = _srcc_of_groups(predictions, references, _number_groups(groups, predictions.size))
+    return _average_defined(values, np.ones(values.size))
 
 
 def compute_metrics(
-    predictions: Sequence[float], references: Sequence[float], groups: Sequence[Hashable] | None = None
+    predictions: Scores, references: Scores, groups: Sequence[Hashable] | None = None
 ) -> dict[str, float]:
-    """The agreement of predictions with references, by name.
+    """Return the agreement of predictions with references, by name.
 
     - `srcc`, `plcc`, `krcc`: rank, linear and Kendall's tau-b correlation, -1 to 1.
     - `plcc_logistic`, `plcc_logistic5`: PLCC after `fit_logistic` and `fit_logistic5`, -1 to 1. It is negative where
@@ -428,14 +426,14 @@ def compute_metrics(
     Raises:
         ValueError: different lengths, nothing at all, or a value that is not finite.
     """
-    predictions, references = _checked(predictions, references)
-    metrics = _pooled_metrics(predictions, references, _fits(predictions, references))
-    if groups is not None and np.bincount(_group_numbers(groups, predictions.size)).max() >= MIN_GROUP_SIZE:
+    predictions, references = _check(predictions, references)
+    metrics = _pooled_metrics(predictions, references, _fit_both(predictions, references))
+    if groups is not None and np.bincount(_number_groups(groups, predictions.size)).max() >= MIN_GROUP_SIZE:
         metrics[WITHIN_GROUP] = within_group_srcc(predictions, references, groups)
     return metrics
 
 
-def _interval(values: np.ndarray, confidence: float) -> list[float]:
+def _compute_interval(values: np.ndarray, confidence: float) -> list[float]:
     defined = values[np.isfinite(values)]
     if 2 * defined.size < values.size:
         return [float("nan")] * 2
@@ -443,15 +441,15 @@ def _interval(values: np.ndarray, confidence: float) -> list[float]:
 
 
 def bootstrap_samples(
-    predictions: Sequence[float],
-    references: Sequence[float],
+    predictions: Scores,
+    references: Scores,
     groups: Sequence[Hashable] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Each metric of `compute_metrics` in every bootstrap resample: `(resamples,)`, NaN where it is not defined.
+    """Return each metric of `compute_metrics` in every bootstrap resample: `(resamples,)`, NaN where it is not defined.
 
-    Images are drawn with replacement, or whole groups where groups have more than one image: related pictures are not
+    Images are drawn with replacement, or whole groups where groups have more than one image: related images are not
     independent observations. What is drawn depends on the seed and the number of groups alone, so the samples of two
     predictions of the same images are pairs. The logistics are fitted anew to every resample, beginning from the fits
     to all images. Of a single image or group nothing can be learned: all is NaN.
@@ -459,15 +457,15 @@ def bootstrap_samples(
     Raises:
         ValueError: as `compute_metrics`, or no resample.
     """
-    predictions, references = _checked(predictions, references)
+    predictions, references = _check(predictions, references)
     if num_resamples < 1:
         raise ValueError(f"got {num_resamples} resamples; 1 and more are accepted")
-    numbers = np.arange(predictions.size) if groups is None else _group_numbers(groups, predictions.size)
+    numbers = np.arange(predictions.size) if groups is None else _number_groups(groups, predictions.size)
     names = list(compute_metrics(predictions, references, groups))
     num_groups = numbers.max() + 1
     if num_groups == 1:
         return {name: np.full(num_resamples, np.nan) for name in names}
-    start = _fits(predictions, references)
+    start = _fit_both(predictions, references)
     srcc_of_groups = _srcc_of_groups(predictions, references, numbers)
     generator = np.random.default_rng(seed)
     rows = []
@@ -475,13 +473,13 @@ def bootstrap_samples(
         draws = np.bincount(generator.integers(num_groups, size=num_groups), minlength=num_groups)  # (groups,)
         counts = draws[numbers]  # (images,): every image comes as often as its group was drawn
         resample = np.repeat(predictions, counts), np.repeat(references, counts)
-        metrics = _pooled_metrics(*resample, _fits(*resample, start))
-        rows.append({**metrics, WITHIN_GROUP: _mean_of_defined(srcc_of_groups, draws)})
+        metrics = _pooled_metrics(*resample, _fit_both(*resample, start))
+        rows.append({**metrics, WITHIN_GROUP: _average_defined(srcc_of_groups, draws)})
     return {name: np.array([row[name] for row in rows]) for name in names}
 
 
-def intervals_of(samples: Mapping[str, np.ndarray], confidence: float = 0.95) -> dict[str, list[float]]:
-    """`[low, high]` of each metric by the percentile bootstrap.
+def compute_intervals(samples: Mapping[str, np.ndarray], confidence: float = 0.95) -> dict[str, list[float]]:
+    """Return `[low, high]` of each metric by the percentile bootstrap.
 
     Resamples in which a metric is not defined are left out; [NaN, NaN] stands where more than half are.
 
@@ -493,50 +491,50 @@ def intervals_of(samples: Mapping[str, np.ndarray], confidence: float = 0.95) ->
     """
     if not 0 < confidence < 1:
         raise ValueError(f"got confidence {confidence}; numbers between 0 and 1 are accepted")
-    return {name: _interval(values, confidence) for name, values in samples.items()}
+    return {name: _compute_interval(values, confidence) for name, values in samples.items()}
 
 
 def difference_intervals(
     samples: Mapping[str, np.ndarray], other_samples: Mapping[str, np.ndarray], confidence: float = 0.95
 ) -> dict[str, list[float]]:
-    """`[low, high]` of samples less other samples, by the paired bootstrap; one without 0 tells the two apart.
+    """Return `[low, high]` of samples less other samples, by the paired bootstrap; one without 0 tells the two apart.
 
     Args:
         samples, other_samples: of the same images, groups, seed and number of resamples.
 
     Raises:
-        ValueError: as `intervals_of`, or samples that are no pairs.
+        ValueError: as `compute_intervals`, or samples that are no pairs.
     """
     if {name: values.shape for name, values in samples.items()} != {
         name: values.shape for name, values in other_samples.items()
     }:
         raise ValueError("samples of the same metrics and as many resamples are accepted")
-    return intervals_of({name: values - other_samples[name] for name, values in samples.items()}, confidence)
+    return compute_intervals({name: values - other_samples[name] for name, values in samples.items()}, confidence)
 
 
 def bootstrap_intervals(
-    predictions: Sequence[float],
-    references: Sequence[float],
+    predictions: Scores,
+    references: Scores,
     groups: Sequence[Hashable] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> dict[str, list[float]]:
-    """`intervals_of` the `bootstrap_samples`; the same for the same seed.
+    """Return `compute_intervals` of the `bootstrap_samples`; the same for the same seed.
 
     With fewer than about ten groups the intervals are too narrow. 2,000 images take about 12 seconds of one CPU core,
     and up to 35 where predictions and references lie on a straight line, which the fits are slowest to reach.
 
     Raises:
-        ValueError: as `bootstrap_samples` and `intervals_of`.
+        ValueError: as `bootstrap_samples` and `compute_intervals`.
     """
     if not 0 < confidence < 1:  # before the long work
         raise ValueError(f"got confidence {confidence}; numbers between 0 and 1 are accepted")
-    return intervals_of(bootstrap_samples(predictions, references, groups, num_resamples, seed), confidence)
+    return compute_intervals(bootstrap_samples(predictions, references, groups, num_resamples, seed), confidence)
 
 
 class IQAMetric(evaluate.Metric):
-    """`compute_metrics` and, under the key `intervals`, `bootstrap_intervals` for `evaluate`; offline.
+    """Metric of `evaluate`: `compute_metrics` and, under the key `intervals`, `bootstrap_intervals`; offline.
 
     `compute(predictions=..., references=...)` takes `groups`, `num_resamples`, `seed` and `confidence` as well, as
     `bootstrap_intervals` does. `num_resamples=0` leaves the intervals, their time and their key out.
@@ -552,14 +550,14 @@ class IQAMetric(evaluate.Metric):
 
     def _compute(
         self,
-        predictions: Sequence[float],
-        references: Sequence[float],
+        predictions: Scores,
+        references: Scores,
         groups: Sequence[Hashable] | None = None,
         num_resamples: int = 1000,
         seed: int = 0,
         confidence: float = 0.95,
     ) -> dict[str, float | dict[str, list[float]]]:
-        metrics = compute_metrics(predictions, references, groups)
+        result: dict[str, float | dict[str, list[float]]] = {**compute_metrics(predictions, references, groups)}
         if num_resamples:
-            metrics["intervals"] = bootstrap_intervals(predictions, references, groups, num_resamples, seed, confidence)
-        return metrics
+            result["intervals"] = bootstrap_intervals(predictions, references, groups, num_resamples, seed, confidence)
+        return result

@@ -1,7 +1,8 @@
-"""The benchmark: its reference gives the recorded numbers, and what it prints and writes fits together. No timings."""
+"""Benchmarks of speed: the reference gives the recorded numbers, and what is printed fits together. No timings."""
 
 import importlib.util
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from factories import NUMBERS, RECORDED, make_picture, original_state_dict
 from PIL import Image
 from torchvision.transforms.functional import normalize
 
+from hybridiqa.benchmarks.options import DEPTHS
 from hybridiqa.benchmarks.published import (
     MEAN,
     STANDARD_DEVIATION,
@@ -18,23 +20,24 @@ from hybridiqa.benchmarks.published import (
     PublishedPatches,
     PublishedTrainer,
     build_loader,
+    build_seeded_network,
+    compute_published_score,
+    compute_published_score_in_one_batch,
+    move_batch,
     predict,
-    published_score,
-    published_score_in_one_batch,
-    seeded_network,
-    to_device,
 )
-from hybridiqa.benchmarks.timing import Row, make_pictures, memory_row, speed_row, take_turns
+from hybridiqa.benchmarks.timing import Row, make_images, memory_row, speed_row, take_turns
 from hybridiqa.commands import benchmark
-from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
+from hybridiqa.models.hyperiqa_weights import build_model
+from hybridiqa.utils.root import ROOT
 
 
 @pytest.mark.slow
 def test_the_published_network_gives_the_recorded_scores():
     network = PublishedHyperNetwork([3, 4, 6, 3]).eval()
     network.load_state_dict(original_state_dict([3, 4, 6, 3]))
-    with Image.open(RECORDED / "patches.png") as picture:
-        patches = torch.from_numpy(np.asarray(picture).copy()).view(4, 224, 224, 3).permute(0, 3, 1, 2)
+    with Image.open(RECORDED / "patches.png") as image:
+        patches = torch.from_numpy(np.asarray(image).copy()).view(4, 224, 224, 3).permute(0, 3, 1, 2)
     pixel_values = normalize(patches.contiguous() / 255, MEAN, STANDARD_DEVIATION)
     with torch.no_grad():
         patch_scores = predict(network, pixel_values)
@@ -64,7 +67,7 @@ def test_the_published_input_pipeline_caches_whole_float_images():
     arrays = [np.full((60, 50, 3), value, np.uint8) for value in (0, 255)]
     patches = PublishedPatches(arrays, [2.0, 8.0], num_patches=3, device="cpu")
     assert len(patches) == 6 and patches.num_bytes == 0
-    pixel_values, labels = to_device(next(iter(build_loader(patches, batch_size=6))), "cpu")
+    pixel_values, labels = move_batch(next(iter(build_loader(patches, batch_size=6))), "cpu")
     assert patches.num_bytes == 2 * 60 * 50 * 3 * 4
     assert pixel_values.shape == (6, 3, 224, 224) and pixel_values.dtype == labels.dtype == torch.float32
     assert sorted(labels.tolist()) == [2.0] * 3 + [8.0] * 3
@@ -104,6 +107,8 @@ def test_training_prints_and_writes_rows_that_fit_together(tmp_path, monkeypatch
         and report["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     )
     assert report["facts"]["peak_rss_bytes"] > 1e8
+    sizes = {"image_size": 64, "num_images": 2, "batch_size": 2, "input_batch_size": 3}
+    assert report["arguments"] == {"layout": "r50", **sizes, "rounds": 1}
 
 
 def test_all_sides_take_turns_and_another_one_begins_each_round():
@@ -114,21 +119,21 @@ def test_all_sides_take_turns_and_another_one_begins_each_round():
 
 
 def test_the_published_scoring_and_ours_agree_on_the_same_crops(tmp_path):
-    network = seeded_network([1, 1, 1, 1])
+    network = build_seeded_network([1, 1, 1, 1])
     model = build_model(network.state_dict(), [1.0, 9.0]).eval()
     scores = []
-    for index, picture in enumerate(make_pictures(2, 300)):
+    for index, image in enumerate(make_images(2, 300)):
         path = tmp_path / f"{index}.png"
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
         scores.append(model.score(path, sampling="random", seed=0, num_patches=3).item())
-        for score in (published_score, published_score_in_one_batch):
+        for score in (compute_published_score, compute_published_score_in_one_batch):
             torch.manual_seed(0)
             assert score(network, path, "cpu", num_patches=3) == pytest.approx(scores[-1], abs=1e-5)
     assert abs(scores[0] - scores[1]) > 1e-2  # else agreement would say little
 
 
 def scoring_report(tmp_path, monkeypatch) -> dict:
-    """What the command writes for a small network and picture."""
+    """Return what the command writes for a small network and image."""
     monkeypatch.setitem(DEPTHS, "r50", [1, 1, 1, 1])
     command = ["scoring", "--layout", "r50", "--image_size", "224", "--rounds", "2", "--num_patches", "2"]
     assert benchmark.main([*command, "--device", "cpu", "--json", str(tmp_path / "scoring.json")]) == 0
@@ -157,7 +162,7 @@ def test_scoring_goes_on_without_optional_libraries(tmp_path, monkeypatch, caplo
     assert "pip install -r requirements-optional.txt" in caplog.text and "no row of pyiqa" in caplog.text
 
 
-def test_precision_compares_with_float32_on_real_pictures(tiny_checkpoint, tmp_path, capsys):
+def test_precision_compares_with_float32_on_real_images(tiny_checkpoint, tmp_path, capsys):
     for index in range(5):
         make_picture(100 + 40 * index, 90, seed=index).save(tmp_path / f"{index}.png")
     command = ["precision", "--model", tiny_checkpoint, "--images", str(tmp_path), "--device", "cpu"]
@@ -167,7 +172,7 @@ def test_precision_compares_with_float32_on_real_pictures(tiny_checkpoint, tmp_p
     assert 0 < facts["largest_difference_bf16"] < 0.1
     assert "rank_correlation_bf16" in capsys.readouterr().out
     assert benchmark.main(["precision", "--images", str(tmp_path / "0.png")]) == 2
-    assert "must hold at least 2 pictures, got 1" in capsys.readouterr().err
+    assert "must hold at least 2 images, got 1" in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
@@ -184,3 +189,15 @@ def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
     assert taken.read_text() == "{}"
     assert benchmark.main(["scoring", "--image_size", "100"]) == 2
     assert "--image_size must be at least 224" in capsys.readouterr().err
+    for options in (["--seed", "-1"], ["--num_workers", "-1"]):
+        command = ["robustness", "--model", "x", "--images", "x", "--output_dir", str(tmp_path / "new"), *options]
+        assert benchmark.main(command) == 2
+        assert capsys.readouterr().err == f"benchmark.py: error: {options[0]} must be at least 0, got -1\n"
+
+
+@pytest.mark.parametrize("command", ["benchmark", "convert_checkpoint"])
+def test_help_loads_no_torch(command):
+    code = f"import sys; from hybridiqa.commands import {command}; {command}.parse_arguments(['--help'])"
+    code = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); {code}"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout.startswith("usage: ") and run.stdout.endswith("\nFalse\n"), run.stderr

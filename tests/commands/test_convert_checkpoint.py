@@ -1,4 +1,4 @@
-"""The converter: the original's numbers, what it writes, and what it refuses.
+"""Converter of checkpoints: the original's numbers, what it writes, and what it refuses.
 
 The numbers were recorded from the original implementation on weights that key names and shapes decide.
 """
@@ -19,7 +19,7 @@ from hybridiqa.models.hyperiqa_weights import key_table
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory) -> Path:
-    """The seeded [3, 4, 6, 3] checkpoint, through the door."""
+    """Convert the seeded [3, 4, 6, 3] checkpoint by the command."""
     folder = tmp_path_factory.mktemp("converted")
     torch.save(original_state_dict([3, 4, 6, 3]), folder / "original.pth")
     assert convert_checkpoint.main([str(folder / "original.pth"), "--output_dir", str(folder / "model")]) == 0
@@ -32,8 +32,8 @@ def converted_model(converted):
 
 
 def test_patch_scores_loss_and_gradients_are_the_originals(converted, converted_model):
-    with Image.open(RECORDED / "patches.png") as picture:
-        patches = torch.from_numpy(np.asarray(picture).copy()).view(4, 224, 224, 3).permute(0, 3, 1, 2)
+    with Image.open(RECORDED / "patches.png") as image:
+        patches = torch.from_numpy(np.asarray(image).copy()).view(4, 224, 224, 3).permute(0, 3, 1, 2)
     processor = AutoImageProcessor.from_pretrained(converted, trust_remote_code=True)
     output = converted_model(processor.normalize_patches(patches), torch.tensor(NUMBERS["labels"]))
     # Float noise between the two implementations is 2e-6.
@@ -77,7 +77,7 @@ def test_the_key_table_is_complete_for_resnet_152():
 
 
 def refused(arguments: list[str], output_dir: Path, capsys) -> str:
-    """The one line that a refusal prints; nothing may be left behind."""
+    """Return the one line that a refusal prints; nothing may be left behind."""
     before = sorted(output_dir.parent.iterdir())
     assert convert_checkpoint.main([*arguments, "--output_dir", str(output_dir)]) == 2
     assert sorted(output_dir.parent.iterdir()) == before

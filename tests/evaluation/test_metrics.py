@@ -1,4 +1,4 @@
-"""The metrics against numbers worked by hand, where they are not defined, their intervals, and `evaluate`'s door."""
+"""Metrics against numbers worked by hand, where they are not defined, their intervals, and the way by `evaluate`."""
 
 import ast
 import importlib.util
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CURVE = (8.5, 1.5, 40.0, 6.0)  # upper, lower, middle, width, of predictions 0-100
 
 
-def scored_pictures(num_images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def scored_images(num_images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """True scores of 1-9 and noisy predictions of them."""
     generator = np.random.default_rng(seed)
     references = generator.integers(1, 10, num_images).astype(float)
@@ -133,7 +133,7 @@ def test_rounding_decides_nothing_where_an_exponential_fits_best():
 
 
 def test_a_start_finds_the_same_curve():
-    predictions, references = scored_pictures()
+    predictions, references = scored_images()
     parameters = fit_logistic(predictions, references)
     assert fit_logistic(predictions, references, start=parameters) == pytest.approx(parameters, rel=1e-3)
     assert fit_logistic(predictions, references, start=(0.0, 1.0, 99.0, -1e-3)) == pytest.approx(parameters, rel=1e-3)
@@ -151,7 +151,7 @@ def test_a_fit_that_fails_raises_its_own_error_and_is_nan_among_the_metrics(monk
         raise RuntimeError("no convergence")
 
     monkeypatch.setattr(iqa.optimize, "curve_fit", fail)
-    predictions, references = scored_pictures()
+    predictions, references = scored_images()
     with pytest.raises(LogisticFitError, match="60 images converged from none of 4 starts"):
         fit_logistic(predictions, references)
     metrics = compute_metrics(predictions, references)
@@ -182,7 +182,7 @@ def test_pairwise_accuracy_of_constants():
 
 
 def test_the_evaluate_metric_gives_the_same_numbers():
-    predictions, references = scored_pictures()
+    predictions, references = scored_images()
     groups = [index // 5 for index in range(60)]
     metric = IQAMetric()
     inputs = {"predictions": predictions, "references": references}
@@ -194,7 +194,7 @@ def test_the_evaluate_metric_gives_the_same_numbers():
 
 
 def test_the_evaluate_metric_gives_95_percent_intervals_of_1000_resamples_unasked():
-    predictions, references = scored_pictures(20)
+    predictions, references = scored_images(20)
     result = IQAMetric().compute(predictions=predictions, references=references)
     options = {"num_resamples": 1000, "seed": 0, "confidence": 0.95}
     assert result.pop("intervals") == bootstrap_intervals(predictions, references, **options)
@@ -212,7 +212,7 @@ metric = evaluate.load(path)
 assert not [name for name in sys.modules if name.startswith(("metrics", "hybridiqa"))]
 print(json.dumps(metric.compute(**inputs)))
 """
-    predictions, references = scored_pictures(30)
+    predictions, references = scored_images(30)
     inputs = {"predictions": predictions.tolist(), "references": references.tolist(), "groups": list("abcdef") * 5}
     run = subprocess.run(
         [sys.executable, "-c", code, path, json.dumps(inputs | {"num_resamples": 10})],
@@ -272,22 +272,22 @@ def test_the_page_shows_each_metric_with_its_interval(space_page):
     predictions, references = zip(*space_page.EXAMPLE, strict=True)
     result = IQAMetric().compute(predictions=predictions, references=references)
     intervals = result.pop("intervals")
-    rows = space_page.metric_rows(space_page.EXAMPLE)
+    rows = space_page.measure_rows(space_page.EXAMPLE)
     assert rows[0] == ["srcc", "0.9701", "0.7800", "1.000"]
     assert [name for name, *_ in rows] == list(result)
     for name, *numbers in rows:
         assert [float(number) for number in numbers] == pytest.approx([result[name], *intervals[name]], rel=1e-3)
-    assert space_page.metric_rows([[4, 1], [4, 2]])[0] == ["srcc"] + 3 * ["not defined"]
+    assert space_page.measure_rows([[4, 1], [4, 2]])[0] == ["srcc"] + 3 * ["not defined"]
 
 
 def test_the_page_reads_a_csv_file_and_a_table_of_text_alike(space_page, tmp_path):
     path = tmp_path / "scores.csv"
     lines = ["name,references,predictions", *(f"{p}.png,{r},{p}" for p, r in space_page.EXAMPLE), ",,"]
     path.write_text("\n".join(lines), encoding="utf-8-sig")
-    expected = space_page.paired_scores(space_page.EXAMPLE)
-    assert space_page.paired_scores(space_page.csv_rows(path)) == expected
+    expected = space_page.pair_scores(space_page.EXAMPLE)
+    assert space_page.pair_scores(space_page.read_rows(path)) == expected
     table = [[f"{p} ", str(r)] for p, r in space_page.EXAMPLE] + [["", ""], [None, None]]
-    assert space_page.paired_scores(table) == expected
+    assert space_page.pair_scores(table) == expected
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_the_page_reads_a_csv_file_and_a_table_of_text_alike(space_page, tmp_pat
 )
 def test_the_page_refuses_a_table_in_one_sentence(rows, message, space_page):
     with pytest.raises(ValueError, match=message):
-        space_page.metric_rows(rows)
+        space_page.measure_rows(rows)
 
 
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n3,4\n", b"predictions\n1\n2\n", bytes(range(256))])
@@ -313,7 +313,7 @@ def test_the_page_refuses_a_file_without_the_columns(content, space_page, tmp_pa
     path = tmp_path / "scores.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"got a file whose first line is .*predictions.*references.* are wanted"):
-        space_page.csv_rows(path)
+        space_page.read_rows(path)
 
 
 def test_the_page_shows_what_was_wrong_as_text_not_as_html(space_page):
@@ -344,7 +344,7 @@ def test_srcc_within_groups_is_the_mean_over_groups_of_three_and_more():
 
 
 def test_srcc_within_groups_is_left_out_where_no_group_has_three_images():
-    predictions, references = scored_pictures(6)
+    predictions, references = scored_images(6)
     expected = {"srcc", "plcc", "plcc_logistic", "plcc_logistic5", "krcc", "rmse", "rmse_logistic", "pairwise_accuracy"}
     assert set(compute_metrics(predictions, references, list("aabbcc"))) == expected
     assert set(bootstrap_intervals(predictions, references, list("aabbcc"), num_resamples=20)) == expected
@@ -357,7 +357,7 @@ def test_one_label_an_image_is_wanted():
 
 @pytest.mark.parametrize("groups", [None, [index // 5 for index in range(60)]])
 def test_intervals_hold_the_metrics_and_depend_on_the_seed_alone(groups):
-    predictions, references = scored_pictures()
+    predictions, references = scored_images()
     state = np.random.get_state()[1].copy()
     intervals = bootstrap_intervals(predictions, references, groups, num_resamples=200)
     metrics = compute_metrics(predictions, references, groups)
@@ -369,7 +369,7 @@ def test_intervals_hold_the_metrics_and_depend_on_the_seed_alone(groups):
 
 
 def test_intervals_are_the_quantiles_of_resampled_groups():
-    predictions, references = scored_pictures()
+    predictions, references = scored_images()
     groups = np.arange(60) % 12
     generator, values = np.random.default_rng(3), []
     for _ in range(50):
@@ -384,15 +384,15 @@ def test_intervals_are_the_quantiles_of_resampled_groups():
 
 
 def test_groups_of_one_image_are_images():
-    predictions, references = scored_pictures()
+    predictions, references = scored_images()
     names = [f"{index}.png" for index in range(60)]
     assert bootstrap_intervals(predictions, references, names, 50) == bootstrap_intervals(
         predictions, references, num_resamples=50
     )
 
 
-def test_copies_of_pictures_do_not_narrow_the_intervals_of_groups():
-    predictions, references = (np.repeat(values, 6) for values in scored_pictures())
+def test_copies_of_images_do_not_narrow_the_intervals_of_groups():
+    predictions, references = (np.repeat(values, 6) for values in scored_images())
     groups = np.repeat(np.arange(60), 6)
     width = {
         name: np.ptp(bootstrap_intervals(predictions, references, labels, 200)["plcc"])
@@ -416,7 +416,7 @@ def test_an_interval_wants_half_of_the_resamples_to_be_defined(predictions, refe
 
 
 def test_a_single_group_has_no_interval():
-    intervals = bootstrap_intervals(*scored_pictures(), groups=["a"] * 60, num_resamples=10)
+    intervals = bootstrap_intervals(*scored_images(), groups=["a"] * 60, num_resamples=10)
     assert not any(is_defined(bound) for interval in intervals.values() for bound in interval)
 
 
@@ -500,7 +500,7 @@ def test_few_images_have_the_metrics_that_they_can_have(num_images):
 
 
 def test_the_error_after_the_fit_does_not_depend_on_the_scale_of_predictions():
-    predictions, references = scored_pictures()
+    predictions, references = scored_images()
     expected = np.sqrt(np.mean((logistic(predictions, *fit_logistic(predictions, references)) - references) ** 2))
     for scale in (1, 100, -1):
         metrics = compute_metrics(scale * predictions + 7, references)

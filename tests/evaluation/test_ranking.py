@@ -1,4 +1,4 @@
-"""`benchmark.py ranking` and `robustness` from pictures to reports, with scorers whose numbers are known."""
+"""`benchmark.py ranking` and `robustness` from images to reports, with scorers whose numbers are known."""
 
 import csv
 import json
@@ -12,13 +12,13 @@ from scipy import stats
 
 from hybridiqa.commands import benchmark, prepare_dataset
 from hybridiqa.distortions.trained import DISTORTIONS
-from hybridiqa.evaluation.datasets import RatedPictures
+from hybridiqa.evaluation.datasets import RatedImages
 from hybridiqa.evaluation.ranking import measure_ranking
-from hybridiqa.evaluation.tables import with_interval
+from hybridiqa.evaluation.tables import format_measured
 from metrics.iqa import iqa
 from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
-NUM_PICTURES = 12
+NUM_IMAGES = 12
 
 
 def write_table(path, rows: dict[str, float]) -> str:
@@ -29,13 +29,13 @@ def write_table(path, rows: dict[str, float]) -> str:
 
 @pytest.fixture
 def rated(tmp_path):
-    """A prepared dataset of 12 pictures in 3 groups, and their true scores by path."""
+    """A prepared dataset of 12 images in 3 groups, and their true scores by path."""
     folder, truth = tmp_path / "pictures", {}
     folder.mkdir()
     lines = ["file,score,group"]
-    for index in range(NUM_PICTURES):
+    for index in range(NUM_IMAGES):
         make_picture(90, 80, seed=index).save(folder / f"{index:02}.png")
-        truth[f"{index:02}.png"] = 1 + (index * 5 % NUM_PICTURES) / 2
+        truth[f"{index:02}.png"] = 1 + (index * 5 % NUM_IMAGES) / 2
         lines.append(f"{index:02}.png,{truth[f'{index:02}.png']},scene{index % 3}")
     (tmp_path / "truth.csv").write_text("\n".join(lines) + "\n")
     prepared = tmp_path / "prepared"
@@ -64,10 +64,10 @@ def test_the_report_holds_the_metrics_of_every_model_and_group(rated, tmp_path, 
     assert report["models"]["tiny"].startswith("hybridIQA ") and "grid-4" in report["models"]["tiny"]
     assert report["command"].startswith("python benchmark.py ranking --model tiny noisy=noisy.csv")
     assert report["versions"]["torch"] and report["commit"] and len(result["data_hash"]) == 16
-    assert result["description"] == "split train: 12 pictures in 3 groups" and result["left_out"] == []
+    assert result["description"] == "split train: 12 images in 3 groups" and result["left_out"] == []
 
     names, references = list(truth), list(truth.values())
-    groups = [f"scene{index % 3}" for index in range(NUM_PICTURES)]
+    groups = [f"scene{index % 3}" for index in range(NUM_IMAGES)]
     predictions = [noisy[name] for name in names]
     expected = compute_metrics(predictions, references, groups)
     intervals = bootstrap_intervals(predictions, references, groups, 40)
@@ -90,7 +90,7 @@ def test_the_report_holds_the_metrics_of_every_model_and_group(rated, tmp_path, 
 
     printed = capsys.readouterr().out
     assert (tmp_path / "report" / "report.md").read_text().strip() == printed[printed.index("# Ranking") :].strip()
-    assert with_interval(row["metrics"]["srcc"]) in printed
+    assert format_measured(row["metrics"]["srcc"]) in printed
     assert "noisy, group scene1: no PLCC, 4 parameters: a logistic is fitted to at least 5 images" in printed
     with Image.open(tmp_path / "report" / "mine.png") as plot:
         assert plot.format == "PNG" and plot.width > plot.height
@@ -122,7 +122,7 @@ def test_a_report_says_which_models_differ(rated, tmp_path):
     assert "| right.csv less same.csv | 0.000 [0.000, 0.000], not told apart |" in text
 
 
-def test_pictures_without_a_score_are_left_out_for_all_and_named(rated, tmp_path, caplog):
+def test_images_without_a_score_are_left_out_for_all_and_named(rated, tmp_path, caplog):
     prepared, truth = rated
     partial = write_table(tmp_path / "partial.csv", dict(list(truth.items())[2:]))
     report = run_ranking(tmp_path, "--model", partial, write_table(tmp_path / "all.csv", truth), "--dataset", prepared)
@@ -137,7 +137,7 @@ def test_pictures_without_a_score_are_left_out_for_all_and_named(rated, tmp_path
 
 def measured(predictions, references, groups=None) -> dict:
     names = [str(index) for index in range(len(references))]
-    data = RatedPictures("test", names, [(name, b"") for name in names], list(references), groups, "0" * 16)
+    data = RatedImages("test", names, [(name, b"") for name in names], list(references), groups, "0" * 16)
     return measure_ranking(data, {"model": predictions}, num_resamples=20)
 
 
@@ -158,7 +158,7 @@ def test_constant_predictions_and_two_images_have_no_more_than_they_can_have():
     assert "spread of 0" in row["failed_fits"]["plcc_logistic"]
     (row,) = measured([1.0, 2.0], [5.0, 7.0])["rows"]
     assert row["metrics"]["srcc"]["value"] == pytest.approx(1) and row["num_images"] == 2
-    with pytest.raises(ValueError, match="1 of 3 pictures have a score of every model; 2 are needed"):
+    with pytest.raises(ValueError, match="1 of 3 images have a score of every model; 2 are needed"):
         measured([math.nan, 1.0, math.nan], [1.0, 2.0, 3.0])
 
 
@@ -174,7 +174,7 @@ def test_preferences_and_scores_stand_in_one_report(rated, tmp_path):
     options = ["--dataset", prepared, f"people={tmp_path / 'pictures' / 'test.json'}"]
     report = run_ranking(tmp_path, "--model", f"mine={table}", *options)
     result = report["datasets"]["people"]
-    assert result["description"] == "ImageReward: 5 pictures of 2 prompts"
+    assert result["description"] == "ImageReward: 5 images of 2 prompts"
     (row,) = result["rows"]
     # Of 00 over 01 (tied), 00 over 02 (right) and 04 over 03 (wrong); 01 and 02 share a rank.
     assert (row["num_pairs"], row["num_tied"], row["num_prompts"]) == (3, 1, 2)
@@ -211,7 +211,7 @@ def test_wrong_usage_is_refused_and_leaves_nothing(rated, tmp_path, capsys):
     assert (taken / "mine.txt").read_text() == "mine"
 
 
-def test_robustness_tells_a_scorer_that_sees_damage_from_a_constant_one(tmp_path, capsys):
+def test_robustness_tells_a_scorer_that_sees_distortions_from_a_constant_one(tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for index in range(2):
@@ -271,7 +271,7 @@ def test_robustness_names_the_versions_that_it_leaves_out(tmp_path):
     assert "left out: grey.png " in text and "grey.png blur 5 (tiny)" in text
 
 
-def test_robustness_refuses_what_holds_no_pictures(tmp_path, capsys):
+def test_robustness_refuses_what_holds_no_images(tmp_path, capsys):
     table = write_table(tmp_path / "a.csv", {"x": 1.0})
     (tmp_path / "empty").mkdir()
     for images, message in (("empty", "no images in the folder"), ("a.csv", "--images must be a folder")):

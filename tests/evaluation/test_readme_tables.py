@@ -1,11 +1,11 @@
-"""README.md's tables are those of the reports in results/, which say how they were made."""
+"""Tables of README.md and docs/ are those of the reports in results/, which say how they were made."""
 
 import json
 
 import pytest
 
 from hybridiqa.commands import benchmark
-from hybridiqa.evaluation.readme_tables import BLOCK, TABLES, with_tables, write_tables
+from hybridiqa.evaluation.readme_tables import BLOCK, TABLES, fill_tables, read_documents, write_tables
 from hybridiqa.utils.root import ROOT
 
 REPORTS = sorted((ROOT / "results").glob("*.json"))
@@ -77,16 +77,54 @@ def test_a_check_finds_a_number_that_was_changed_by_hand_and_changes_nothing(roo
 )
 def test_a_table_or_a_report_that_is_not_there_is_named(root, comment, message):
     with pytest.raises(ValueError, match=message):
-        with_tables(f"<!-- {comment} -->\n<!-- end of table -->", root)
+        fill_tables(f"<!-- {comment} -->\n<!-- end of table -->", root)
 
 
-def test_the_readme_has_the_tables_of_all_reports_as_they_are(capsys):
+def test_the_documents_have_the_tables_of_all_reports_as_they_are(capsys):
     assert benchmark.main(["tables", "--check"]) == 0, capsys.readouterr().out
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    used = [(match["name"], match["report"]) for match in BLOCK.finditer(text)]
+    used = [(match["name"], match["report"]) for text in read_documents().values() for match in BLOCK.finditer(text)]
+    assert len(set(used)) == len(used)
     assert {name for name, _ in used} >= {"ranking", "differences", "robustness", "stability", "scoring", "training"}
     assert {report for _, report in used} == {path.relative_to(ROOT).as_posix() for path in REPORTS}
     assert all(name in TABLES for name, _ in used)
+
+
+RANKING_BLOCK = "<!-- table ranking results/mine.json -->\n<!-- end of table -->\n"
+
+
+def test_tables_lie_in_the_readme_and_in_docs_alike(root, capsys):
+    (root / "docs").mkdir()
+    (root / "README.md").write_text("no table here\n")
+    (root / "docs" / "results.md").write_text(TEXT)
+    (root / "docs" / "other.md").write_text("none here\n")
+    assert write_tables(is_check=True, root=root) == 1
+    assert "--- docs/results.md" in capsys.readouterr().out
+    assert write_tables(is_check=False, root=root) == 0
+    assert capsys.readouterr().out == "2 tables in docs/results.md\n"
+    assert "| a | 0.500 [0.250, 0.750] |" in (root / "docs" / "results.md").read_text()
+    assert write_tables(is_check=True, root=root) == 0
+    assert (root / "README.md").read_text() == "no table here\n"
+
+
+def test_a_table_of_a_report_stands_in_one_place(root):
+    (root / "docs").mkdir()
+    (root / "docs" / "results.md").write_text(RANKING_BLOCK)
+    place = r"<!-- table ranking results/mine.json --> is twice, in README.md and docs/results.md"
+    with pytest.raises(ValueError, match=place):
+        write_tables(is_check=False, root=root)
+    assert (root / "README.md").read_text() == TEXT
+    (root / "docs" / "results.md").write_text("")
+    (root / "README.md").write_text("")
+    with pytest.raises(ValueError, match=r"<!-- table ranking results/mine.json --> is nowhere in README.md and docs"):
+        write_tables(is_check=True, root=root)
+
+
+def test_a_row_names_what_its_report_was_measured_with():
+    report = json.loads((ROOT / "results" / "training.json").read_text(encoding="utf-8"))
+    report["arguments"] |= {"image_size": 512, "input_batch_size": 30, "batch_size": 16, "layout": "r152"}
+    table = TABLES["training"](report)
+    assert "| patches cut from 512 px pictures, batch 30 |" in table
+    assert "| training step, [3,8,36,3] layout, batch 16, float32 |" in table
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
@@ -99,4 +137,4 @@ def test_a_report_says_how_it_was_made(path):
     if report["kind"] in ("ranking", "robustness"):
         assert [len(value) for value in hashes if value] == [16]
     else:
-        assert report["rows"] and report["facts"]
+        assert report["rows"] and report["facts"] and report["arguments"]["image_size"]

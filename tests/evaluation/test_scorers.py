@@ -41,11 +41,11 @@ MAX_TOKENS = 20
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Names and files of two pictures."""
+def images(tmp_path):
+    """Return names and files of two images."""
     sources = []
     for index in range(2):
-        path = tmp_path / f"picture{index}.png"
+        path = tmp_path / f"image{index}.png"
         make_picture(90, 80, seed=index).save(path)
         sources.append((path.name, path))
     return sources
@@ -57,33 +57,33 @@ def tiny_checkpoint(tmp_path):
     return str(tmp_path / "tiny")
 
 
-def test_a_checkpoint_scores_as_its_model_does_and_a_broken_picture_has_no_score(
-    tiny_checkpoint, pictures, tmp_path, caplog
+def test_a_checkpoint_scores_as_its_model_does_and_a_broken_image_has_no_score(
+    tiny_checkpoint, images, tmp_path, caplog
 ):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     scorer = load_scorer(tiny_checkpoint, OPTIONS)
-    *scores, missing = scorer.score([*pictures, ("broken.png", tmp_path / "broken.png")])
+    *scores, missing = scorer.score([*images, ("broken.png", tmp_path / "broken.png")])
     model = make_tiny_model()
-    assert scores == pytest.approx([model.score(path).item() for _, path in pictures], abs=1e-5)
+    assert scores == pytest.approx([model.score(path).item() for _, path in images], abs=1e-5)
     assert math.isnan(missing) and "broken.png: " in caplog.text
-    assert scorer.score([(name, path.read_bytes()) for name, path in pictures]) == scores
+    assert scorer.score([(name, path.read_bytes()) for name, path in images]) == scores
     assert not scorer.needs_prompts and "grid-4 float32 torch" in scorer.description
     one_patch = load_scorer(tiny_checkpoint, ScorerOptions("cpu", num_patches=1, num_workers=0))
-    expected = [model.score(path, num_patches=1).item() for _, path in pictures]
-    assert one_patch.score(pictures) == pytest.approx(expected, abs=1e-5)
+    expected = [model.score(path, num_patches=1).item() for _, path in images]
+    assert one_patch.score(images) == pytest.approx(expected, abs=1e-5)
     assert expected != pytest.approx(scores, abs=1e-5) and "grid-1" in one_patch.description
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_what_score_py_writes_is_a_scorer(tiny_checkpoint, pictures, tmp_path, suffix):
+def test_what_score_py_writes_is_a_scorer(tiny_checkpoint, images, tmp_path, suffix):
     output, broken = tmp_path / f"scores{suffix}", tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
-    inputs = [str(path) for path in (*dict(pictures).values(), broken)]
+    inputs = [str(path) for path in (*dict(images).values(), broken)]
     command = [*inputs, "--model", tiny_checkpoint, "--output", str(output), "--num_workers", "0", "--device", "cpu"]
     assert score.main(command) == 1  # for the broken one
     scorer = load_scorer(str(output), OPTIONS)
-    *scores, missing = scorer.score([*pictures, ("broken.png", broken)])  # by the end of their paths
-    assert scores == pytest.approx(load_scorer(tiny_checkpoint, OPTIONS).score(pictures), abs=1e-6)
+    *scores, missing = scorer.score([*images, ("broken.png", broken)])  # by the end of their paths
+    assert scores == pytest.approx(load_scorer(tiny_checkpoint, OPTIONS).score(images), abs=1e-6)
     assert math.isnan(missing) and scorer.description == f"column score of scores{suffix}"
 
 
@@ -92,7 +92,7 @@ def write(path, text: str):
     return path
 
 
-def test_a_table_finds_a_picture_by_its_name_or_by_one_ending(tmp_path, caplog):
+def test_a_table_finds_an_image_by_its_name_or_by_one_ending(tmp_path, caplog):
     table = write(tmp_path / "a.csv", "path,score\na/1.png,1\nb/1.png,2\nc/2.png,3\n4.png,\nd/4.png,5\n")
     scorer = ScoreFile(table)
     names = ["b/1.png", "2.png", "1.png", "5.png", "4.png"]
@@ -213,7 +213,7 @@ def save_siglip(folder) -> None:
 
 @pytest.fixture(params=[save_clip, save_siglip], ids=["clip", "siglip"])
 def two_towers(request, tmp_path):
-    """A folder with a tiny model of pictures and texts."""
+    """A folder with a tiny model of images and texts."""
     request.param(tmp_path / "towers")
     return str(tmp_path / "towers")
 
@@ -226,43 +226,43 @@ def features_of(outputs) -> np.ndarray:
 def cosine_by_hand(folder: str, path, prompt: str) -> float:
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     words = processor.tokenizer([prompt], padding="max_length", max_length=MAX_TOKENS, return_tensors="pt")
-    with Image.open(path) as picture, torch.no_grad():
-        image = features_of(model.get_image_features(**processor.image_processor([picture], return_tensors="pt")))
+    with Image.open(path) as image, torch.no_grad():
+        image = features_of(model.get_image_features(**processor.image_processor([image], return_tensors="pt")))
         text = features_of(model.get_text_features(**words))
     return image @ text / np.linalg.norm(image) / np.linalg.norm(text)
 
 
-def test_a_clip_style_model_scores_how_near_a_picture_is_to_its_prompt(two_towers, pictures, caplog):
+def test_a_clip_style_model_scores_how_near_an_image_is_to_its_prompt(two_towers, images, caplog):
     scorer = load_scorer(two_towers, OPTIONS)
-    assert scorer.needs_prompts and scorer.description == f"{two_towers}, cosine of picture and prompt"
+    assert scorer.needs_prompts and scorer.description == f"{two_towers}, cosine of image and prompt"
     prompts = ["a cat", "a dog"]
-    scores = scorer.score(pictures, prompts)
-    expected = [cosine_by_hand(two_towers, path, prompt) for (_, path), prompt in zip(pictures, prompts, strict=True)]
+    scores = scorer.score(images, prompts)
+    expected = [cosine_by_hand(two_towers, path, prompt) for (_, path), prompt in zip(images, prompts, strict=True)]
     assert scores == pytest.approx(expected, abs=1e-5)
-    assert scorer.score(pictures, ["a dog", "a cat"]) != pytest.approx(scores, abs=1e-5)
-    long, cut = (scorer.score(pictures[:1], ["b" * length]) for length in (500, MAX_TOKENS))
+    assert scorer.score(images, ["a dog", "a cat"]) != pytest.approx(scores, abs=1e-5)
+    long, cut = (scorer.score(images[:1], ["b" * length]) for length in (500, MAX_TOKENS))
     assert long == cut and not any(record.name.startswith("hybridiqa") for record in caplog.records)
 
 
-def test_a_broken_picture_has_no_cosine_and_the_others_do(two_towers, pictures, caplog):
+def test_a_broken_image_has_no_cosine_and_the_others_do(two_towers, images, caplog):
     scorer, prompts = load_scorer(two_towers, OPTIONS), ["a cat", "a hat", "a dog"]
-    first, missing, second = scorer.score([pictures[0], ("broken.png", b"nothing"), pictures[1]], prompts)
+    first, missing, second = scorer.score([images[0], ("broken.png", b"nothing"), images[1]], prompts)
     assert math.isnan(missing) and "broken.png: " in caplog.text
-    assert [first, second] == scorer.score(pictures, ["a cat", "a dog"])
+    assert [first, second] == scorer.score(images, ["a cat", "a dog"])
 
 
-def test_cosines_of_a_checkpoint_in_half_precision_are_as_fine_as_of_others(two_towers, pictures, tmp_path):
+def test_cosines_of_a_checkpoint_in_half_precision_are_as_fine_as_of_others(two_towers, images, tmp_path):
     half = AutoModel.from_pretrained(two_towers).bfloat16()
     for name, dtype in {"half": torch.bfloat16, "same weights": torch.float32}.items():
         shutil.copytree(two_towers, tmp_path / name)
         half.to(dtype).save_pretrained(tmp_path / name)
     halved, expected = (
-        load_scorer(str(tmp_path / name), OPTIONS).score(pictures, ["a cat"] * 2) for name in ("half", "same weights")
+        load_scorer(str(tmp_path / name), OPTIONS).score(images, ["a cat"] * 2) for name in ("half", "same weights")
     )
     assert halved == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_model_of_pictures_and_texts_without_a_processor_is_refused_in_one_line(two_towers, tmp_path):
+def test_a_model_of_images_and_texts_without_a_processor_is_refused_in_one_line(two_towers, tmp_path):
     folder = tmp_path / "bare"
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -296,9 +296,9 @@ class BrightnessModel(PreTrainedModel):
 """
 
 
-def png_bytes(picture: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -316,17 +316,17 @@ def save_own_code(folder, auto_class: str, code: str = SCORE_MODEL):
 
 
 @pytest.mark.parametrize("auto_class", ["AutoModel", "AutoModelForCausalLM"])
-def test_any_model_with_a_score_is_a_scorer_once_its_code_is_allowed(tmp_path, pictures, auto_class, caplog):
+def test_any_model_with_a_score_is_a_scorer_once_its_code_is_allowed(tmp_path, images, auto_class, caplog):
     folder = save_own_code(tmp_path / f"brightness_{auto_class.lower()}", auto_class)
     with pytest.raises(ValueError, match=r"brings code of its own: .* --trust_remote_code"):
         load_scorer(str(folder), OPTIONS)
     scorer = load_scorer(str(folder), ScorerOptions("cpu", trust_remote_code=True))
     assert not scorer.needs_prompts
     expected = []
-    for _, path in pictures:
-        with Image.open(path) as picture:
-            expected.append(2 * np.asarray(picture.convert("L"), dtype=float).sum() / 255)
-    *scores, missing = scorer.score([*pictures, ("odd.png", png_bytes(Image.new("RGB", (13, 5))))])
+    for _, path in images:
+        with Image.open(path) as image:
+            expected.append(2 * np.asarray(image.convert("L"), dtype=float).sum() / 255)
+    *scores, missing = scorer.score([*images, ("odd.png", png_bytes(Image.new("RGB", (13, 5))))])
     assert scores == pytest.approx(expected, rel=1e-5)
     assert math.isnan(missing) and "odd.png: 13 is too much" in caplog.text
 
@@ -335,14 +335,14 @@ def test_a_layer_that_is_called_score_is_no_way_to_score(tmp_path):
     code = SCORE_MODEL.replace("def score", "def forward")
     code = code.replace("self.post_init()", "self.score = torch.nn.Linear(2, 2)\n        self.post_init()")
     folder = save_own_code(tmp_path / "layer", "AutoModel", code)
-    with pytest.raises(ValueError, match="BrightnessModel has neither a score nor embeddings of pictures and texts"):
+    with pytest.raises(ValueError, match="BrightnessModel has neither a score nor embeddings of images and texts"):
         load_scorer(str(folder), ScorerOptions("cpu", trust_remote_code=True))
 
 
 def test_a_model_that_scores_nothing_is_refused(tmp_path):
     config = make_tiny_model().config.backbone_config
     ResNetModel(config).save_pretrained(tmp_path / "resnet")
-    with pytest.raises(ValueError, match="ResNetModel has neither a score nor embeddings of pictures and texts"):
+    with pytest.raises(ValueError, match="ResNetModel has neither a score nor embeddings of images and texts"):
         load_scorer(str(tmp_path / "resnet"), OPTIONS)
 
 
@@ -377,16 +377,16 @@ def install(monkeypatch):
     return put
 
 
-def test_brisque_is_turned_around_and_flat_pictures_have_no_score(install, pictures, tmp_path, caplog):
+def test_brisque_is_inverted_and_flat_images_have_no_score(install, images, tmp_path, caplog):
     install("brisque", BRISQUE=StubBrisque)
     scorer = load_scorer("brisque", OPTIONS)
     assert scorer.description == "brisque 9.9, 100 less its score"
     flat = tmp_path / "flat.png"
     Image.new("RGB", (20, 20), (9, 9, 9)).save(flat)
-    *scores, missing = scorer.score([*pictures, ("flat.png", flat)])
-    for (_, path), value in zip(pictures, scores, strict=True):
-        with Image.open(path) as picture:
-            assert value == pytest.approx(100 - brightness(picture) / 10)
+    *scores, missing = scorer.score([*images, ("flat.png", flat)])
+    for (_, path), value in zip(images, scores, strict=True):
+        with Image.open(path) as image:
+            assert value == pytest.approx(100 - brightness(image) / 10)
     assert math.isnan(missing) and "flat.png: its score is nan" in caplog.text
 
 
@@ -400,7 +400,7 @@ def test_a_brisque_that_newer_libraries_break_is_told_from_a_missing_one(install
         load_scorer("brisque", OPTIONS)
 
 
-def test_the_real_brisque_prefers_a_clean_picture(tmp_path):
+def test_the_real_brisque_prefers_a_clean_image(tmp_path):
     pytest.importorskip("brisque")
     try:
         scorer = load_scorer("brisque", OPTIONS)
@@ -414,7 +414,7 @@ def test_the_real_brisque_prefers_a_clean_picture(tmp_path):
     assert better > worse
 
 
-def test_pyiqa_metrics_are_turned_so_that_high_is_good(install, pictures, monkeypatch):
+def test_pyiqa_metrics_are_inverted_so_that_high_is_good(install, images, monkeypatch):
     class StubMetric:
         def __init__(self, name, device):
             self.lower_better = name == "niqe"
@@ -427,11 +427,11 @@ def test_pyiqa_metrics_are_turned_so_that_high_is_good(install, pictures, monkey
     install("pyiqa", list_models=lambda metric_mode: ["niqe", "musiq"][: 2 if metric_mode == "NR" else 0])
     sys.modules["pyiqa"].create_metric = StubMetric
     high, low = (load_scorer(f"pyiqa:{name}", OPTIONS) for name in ("musiq", "niqe"))
-    assert (high.description, low.description) == ("musiq of pyiqa 9.9", "niqe of pyiqa 9.9, turned around")
-    scores = high.score(pictures)
-    with Image.open(pictures[0][1]) as picture:
-        assert scores[0] == pytest.approx(brightness(picture) / 255, abs=1e-5)
-    assert low.score(pictures) == [-value for value in scores]
+    assert (high.description, low.description) == ("musiq of pyiqa 9.9", "niqe of pyiqa 9.9, inverted")
+    scores = high.score(images)
+    with Image.open(images[0][1]) as image:
+        assert scores[0] == pytest.approx(brightness(image) / 255, abs=1e-5)
+    assert low.score(images) == [-value for value in scores]
     with pytest.raises(ValueError, match="pyiqa has no metric 'ssim' without a reference; it has niqe, musiq"):
         load_scorer("pyiqa:ssim", OPTIONS)
 

@@ -1,4 +1,4 @@
-"""The model card of a run: it parses back, carries the measured values and nothing of the user's machine."""
+"""Model card of a run: it parses back, carries the measured values and nothing of the user's machine."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from hybridiqa.models import model_card
 from hybridiqa.models.model_card import RunFacts, SplitFacts, library_versions, write_model_card
 from hybridiqa.models.percentiles import score_quantiles
+from hybridiqa.utils.tables import METRIC_TITLES
 from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
 PREDICTIONS, REFERENCES, GROUPS = [1.0, 2.5, 2.0, 5.0, 4.0, 6.5], [1, 2, 3, 4, 5, 6], list("aaabbb")
@@ -54,9 +55,9 @@ def test_the_metadata_carries_the_metrics_of_the_test_split_or_else_of_validatio
     assert {result.dataset_split for result in card.data.eval_results} == {split_name}
     assert {result.dataset_name for result in card.data.eval_results} == {"my pictures"}
     assert {result.metric_name: result.metric_value for result in card.data.eval_results} == {
-        model_card.METRIC_NAMES[name][0]: round(value, 4)
+        METRIC_TITLES[name]: round(value, 4)
         for name, value in facts.splits[split_name].metrics.items()
-        if name in model_card.METRIC_NAMES
+        if name in model_card.HUB_NAMES
     }
     assert ("There was no test split." in card.text) is not with_test
 
@@ -84,7 +85,7 @@ def test_the_body_tells_what_was_measured(tmp_path):
     facts.splits["validation"].metrics = {"srcc": 0.8125, "rmse": 0.5}
     facts.splits["validation"].intervals = {"srcc": [0.7, 0.9], "rmse": [math.nan, math.nan]}
     text = write_and_load(tmp_path, facts).text
-    columns = "SRCC | PLCC | PLCC after logistic fit | KRCC | RMSE | pairwise accuracy | SRCC within group"
+    columns = "SRCC | PLCC | PLCC, 4 parameters | KRCC | RMSE | pairwise accuracy | SRCC within group"
     cells = "0.812 [0.700, 0.900] | not defined | not defined | not defined | 0.500 (no interval) | not defined |"
     assert f"| split | images | {columns} |" in text and f"| validation | 6 | {cells}" in text
     assert "| train | 40 | 12 |" in text

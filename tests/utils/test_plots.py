@@ -1,4 +1,4 @@
-"""The pictures of a run: they are there, they are the same for the same numbers, and odd numbers do not stop them."""
+"""Plots of a run: they are there, they are the same for the same numbers, and odd numbers do not stop them."""
 
 import math
 
@@ -19,7 +19,7 @@ STEPS_AND_LOSSES = [(step, 1 / step) for step in range(1, 31)]
 
 
 def draw_twice(draw, tmp_path) -> Image.Image:
-    """What `draw(path)` draws, having checked that it draws it again byte for byte, whatever the file is called."""
+    """Return what `draw(path)` draws, having checked that another file gets the same bytes."""
     paths = [tmp_path / "one.png", tmp_path / "two"]
     for path in paths:
         draw(path)
@@ -28,13 +28,13 @@ def draw_twice(draw, tmp_path) -> Image.Image:
     return Image.open(paths[0])
 
 
-def test_the_training_picture_is_the_same_file_for_the_same_run(tmp_path):
+def test_the_training_plot_is_the_same_file_for_the_same_run(tmp_path):
     image = draw_twice(lambda path: plot_training(make_history(0.2, 0.5, 0.4), STEPS_AND_LOSSES, path), tmp_path)
     assert image.format == "PNG" and image.size == (960, 720)
     assert image.convert("L").getextrema()[0] < 100  # something dark is drawn
 
 
-def test_the_picture_of_predictions_is_the_same_file_for_the_same_scores(tmp_path):
+def test_the_plot_of_predictions_is_the_same_file_for_the_same_scores(tmp_path):
     predictions, references = [1.5, 2.5, 6.0], [1, 2, 7]
     image = draw_twice(lambda path: plot_predictions(predictions, references, path, "test"), tmp_path)
     assert image.format == "PNG" and image.size == (720, 720)
