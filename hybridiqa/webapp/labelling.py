@@ -198,7 +198,7 @@ class LabelFolder:
         self.lock = threading.RLock()
         self.record = LabelRecord(self.folder / RECORD_NAME)
         if os.path.lexists(self.folder) and not self.folder.is_dir():
-            raise ValueError(f"labelled pictures go into a folder, got the file {as_text(self.folder)}")
+            raise ValueError(f"labelled images go into a folder, got the file {as_text(self.folder)}")
         # What undo may take back: what stood there before and what is decided here, not what others decide meanwhile.
         self._ours: set[Label] = set(self.record.labels())
 
