@@ -34,7 +34,7 @@ MAX_TEXT = 1000  # letters
 MAX_WIDTH = 4096  # of each of our own layers
 MAX_TARGET_LAYERS = 16
 MAX_PATCH_SIZE = 2048  # pixels
-MAX_PATCHES = 10_000
+MAX_PATCHES = 10_000  # of an image
 MAX_QUANTILES = 10_001  # 21 are written
 DEPTH_NAME = re.compile(r"depth|layers|blocks|stages|levels|experts|convs")
 LABEL_NAMES = ("id2label", "label2id")
@@ -91,34 +91,34 @@ class HybridIQAConfig(PretrainedConfig):
     ):
         check_bounds("config.json", kwargs)
         _check_names("config.json", type(self), kwargs)
-        self.backbone_config = _four_stages(backbone_config)
+        self.backbone_config = _make_backbone_config(backbone_config)
         self.patch_size = patch_size
         self.num_patches = num_patches
-        self.lda_channels = _as_list("lda_channels", lda_channels)
+        self.lda_channels = _to_list("lda_channels", lda_channels)
         self.lda_width = lda_width
         self.hyper_channels = hyper_channels
         self.target_input_size = target_input_size
-        self.target_widths = _as_list("target_widths", target_widths)
-        self.score_range = _as_list("score_range", score_range)
-        self.score_quantiles = None if score_quantiles is None else _as_list("score_quantiles", score_quantiles)
+        self.target_widths = _to_list("target_widths", target_widths)
+        self.score_range = _to_list("score_range", score_range)
+        self.score_quantiles = None if score_quantiles is None else _to_list("score_quantiles", score_quantiles)
         self._check_sizes()
         super().__init__(**kwargs)
 
     @property
     def custom_pipelines(self) -> dict[str, dict]:
-        """Where `pipeline(TASK, model=...)` finds its class; each time a new dictionary, since it is changed there."""
+        """Return the class of `pipeline(TASK, model=...)`, each time in a new dictionary, since it is changed there."""
         return {
             TASK: {"impl": "pipeline_hybridiqa.ImageQualityAssessmentPipeline", "pt": ["AutoModel"], "type": "image"}
         }
 
     @property
     def feature_map_size(self) -> int:
-        """Side of the last stage's map, in cells."""
+        """Return the side of the last stage's map, in cells."""
         return self.patch_size // BACKBONE_STRIDE
 
     @property
     def target_shapes(self) -> list[tuple[int, int]]:
-        """(outputs, inputs) of every layer of the target network."""
+        """Return (outputs, inputs) of every layer of the target network."""
         widths = [self.target_input_size, *self.target_widths, 1]
         return [(outputs, inputs) for inputs, outputs in itertools.pairwise(widths)]
 
@@ -132,13 +132,13 @@ class HybridIQAConfig(PretrainedConfig):
         highest = {"patch_size": MAX_PATCH_SIZE, "num_patches": MAX_PATCHES}
         for name, value in counts.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {_short(value)}")
+                raise ValueError(f"{name} must be a whole number of at least 1, got {_shorten(value)}")
             if value > highest.get(name, MAX_WIDTH):
-                raise ValueError(f"{name} must be at most {highest.get(name, MAX_WIDTH)}, got {_short(value)}")
+                raise ValueError(f"{name} must be at most {highest.get(name, MAX_WIDTH)}, got {_shorten(value)}")
         if self.patch_size % BACKBONE_STRIDE:
             raise ValueError(f"patch_size must be a multiple of {BACKBONE_STRIDE}, got {self.patch_size}")
         if len(self.lda_channels) != NUM_STAGES - 1:
-            raise ValueError(f"lda_channels must name {NUM_STAGES - 1} stages, got {_short(self.lda_channels)}")
+            raise ValueError(f"lda_channels must name {NUM_STAGES - 1} stages, got {_shorten(self.lda_channels)}")
         if self.target_input_size <= (NUM_STAGES - 1) * self.lda_width:
             raise ValueError(
                 f"target_input_size must exceed {NUM_STAGES - 1} x lda_width, since the last stage fills the rest: "
@@ -151,12 +151,12 @@ class HybridIQAConfig(PretrainedConfig):
         if not are_numbers or not self.score_range[0] < self.score_range[1]:
             raise ValueError(
                 f"score_range must be (lowest, highest) with lowest < highest, each within {MAX_NUMBER:g}, "
-                f"got {_short(self.score_range)}"
+                f"got {_shorten(self.score_range)}"
             )
         if self.score_quantiles is not None and not _are_quantiles(self.score_quantiles):
             raise ValueError(
                 f"score_quantiles must be at least 2 finite numbers that never decrease, at most {MAX_QUANTILES}, or "
-                f"none, got {_short(self.score_quantiles)}"
+                f"none, got {_shorten(self.score_quantiles)}"
             )
 
     def _check_generated_weights(self) -> None:
@@ -171,7 +171,7 @@ class HybridIQAConfig(PretrainedConfig):
 
 
 def percentiles_in(quantiles: Sequence[float], scores: Sequence[float]) -> list[float]:
-    """Where scores stand in a distribution, from 0 (the lowest) to 100 (the highest).
+    """Return the percentiles of scores in a distribution, from 0 (the lowest) to 100 (the highest).
 
     Args:
         quantiles: of the distribution, evenly spaced from 0 % to 100 %, as `HybridIQAConfig.score_quantiles` is.
@@ -180,13 +180,13 @@ def percentiles_in(quantiles: Sequence[float], scores: Sequence[float]) -> list[
     return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles))).round(PERCENTILE_DECIMALS).tolist()
 
 
-def _as_list(name: str, values: Sequence) -> list:
+def _to_list(name: str, values: Sequence) -> list:
     if not isinstance(values, list | tuple):
-        raise ValueError(f"{name} must be a list, got {_short(values)}")
+        raise ValueError(f"{name} must be a list, got {_shorten(values)}")
     return list(values)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     """Return a value for a message; of a long one the beginning."""
     try:
         text = repr(value[:5] if isinstance(value, list | tuple) else value)
@@ -215,13 +215,13 @@ def check_bounds(name: str, fields: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the first field beyond its bound.
     """
-    depths = list(_checked_depths(name, fields, is_depth=False, level=1))
+    depths = list(_check_values(name, fields, is_depth=False, level=1))
     if sum(depths) > MAX_DEPTH_IN_ALL:
         raise ValueError(f"{name}: at most {MAX_DEPTH_IN_ALL} layers are accepted in all, got {sum(depths)}")
 
 
-def _checked_depths(name: str, value: Any, is_depth: bool, level: int) -> Iterator[int]:
-    """Check a value and all in it; the numbers of layers among them."""
+def _check_values(name: str, value: Any, is_depth: bool, level: int) -> Iterator[int]:
+    """Check a value and all in it; yield the numbers of layers among them."""
     if isinstance(value, Mapping | list | tuple):
         max_entries = MAX_ENTRIES if isinstance(value, Mapping) else MAX_LIST
         if len(value) > max_entries or level > MAX_LEVELS:
@@ -229,19 +229,19 @@ def _checked_depths(name: str, value: Any, is_depth: bool, level: int) -> Iterat
             raise ValueError(f"{name}: at most {max_entries} entries and {MAX_LEVELS} levels are accepted, {got}")
         items = value.items() if isinstance(value, Mapping) else (("", each) for each in value)
         for key, each in items:
-            _checked_text(name, key)
+            _check_text(name, key)
             inner = f"{name}: {key}" if isinstance(value, Mapping) else name
             if isinstance(value, Mapping) and key in LABEL_NAMES:
                 _check_labels(inner, each)
                 continue
             is_inner_depth = DEPTH_NAME.search(str(key)) is not None if isinstance(value, Mapping) else is_depth
-            yield from _checked_depths(inner, each, is_inner_depth, level + 1)
+            yield from _check_values(inner, each, is_inner_depth, level + 1)
     elif isinstance(value, str):
-        _checked_text(name, value)
+        _check_text(name, value)
     elif isinstance(value, int) and not isinstance(value, bool):
         highest = MAX_DEPTH if is_depth else MAX_WINDOW if "window" in name else MAX_WHOLE_NUMBER
         if abs(value) > highest:
-            raise ValueError(f"{name} must be at most {highest}, got {_short(value)}")
+            raise ValueError(f"{name} must be at most {highest}, got {_shorten(value)}")
         if is_depth:
             yield max(value, 0)
     elif isinstance(value, float) and not _is_number(value):
@@ -251,14 +251,14 @@ def _checked_depths(name: str, value: Any, is_depth: bool, level: int) -> Iterat
 def _check_labels(name: str, labels: Any) -> None:
     """Refuse a label map that is none; what its labels are called says nothing about layers."""
     if labels is not None and (not isinstance(labels, Mapping) or len(labels) > MAX_ENTRIES):
-        raise ValueError(f"{name} must be a dictionary of at most {MAX_ENTRIES} labels, got {_short(labels)}")
+        raise ValueError(f"{name} must be a dictionary of at most {MAX_ENTRIES} labels, got {_shorten(labels)}")
     for each in itertools.chain.from_iterable((labels or {}).items()):
-        _checked_text(name, each)
+        _check_text(name, each)
         if not isinstance(each, str) and not (isinstance(each, int) and abs(each) <= MAX_WHOLE_NUMBER):
-            raise ValueError(f"{name} must hold texts and whole numbers, got {_short(each)}")
+            raise ValueError(f"{name} must hold texts and whole numbers, got {_shorten(each)}")
 
 
-def _checked_text(name: str, value: Any) -> None:
+def _check_text(name: str, value: Any) -> None:
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise ValueError(f"{name}: a text has at most {MAX_TEXT} letters, got {len(value)}")
 
@@ -273,10 +273,10 @@ def _check_names(name: str, owner: type, fields: Mapping[str, Any]) -> None:
         member = inspect.getattr_static(owner, str(key), None)
         is_fixed = isinstance(member, property) and member.fset is None
         if callable(member) or isinstance(member, classmethod | staticmethod) or is_fixed or str(key).startswith("__"):
-            raise ValueError(f"{name}: {_short(key)} is no field, but a part of {owner.__name__}")
+            raise ValueError(f"{name}: {_shorten(key)} is no field, but a part of {owner.__name__}")
         is_kernel = KERNEL_NAMES.match(str(key)) and isinstance(value, str | dict) and not str(value).isidentifier()
         if is_kernel or (key in STEERING_NAMES and value):
-            raise ValueError(f"{name}: {key} is not accepted, got {_short(value)}")
+            raise ValueError(f"{name}: {key} is not accepted, got {_shorten(value)}")
 
 
 def _check_backbone(fields: Mapping[str, Any]) -> None:
@@ -287,18 +287,18 @@ def _check_backbone(fields: Mapping[str, Any]) -> None:
     if named := [name for name in FETCHING_NAMES if fields.get(name)]:
         raise ValueError(
             f"backbone_config: {named[0]} names code or weights of another repository, which is not accepted; got "
-            f"{_short(fields[named[0]])}"
+            f"{_shorten(fields[named[0]])}"
         )
 
 
-def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedConfig:
-    """The backbone's configuration, set to return all four stage maps (a copy: the caller's stays as it is)."""
+def _make_backbone_config(backbone_config: PretrainedConfig | dict | None) -> PretrainedConfig:
+    """Return the backbone's configuration, set to give all four stage maps; the caller's own stays as it is."""
     if backbone_config is None:
         backbone_config = ResNetConfig(depths=[3, 8, 36, 3])
     elif isinstance(backbone_config, dict):
         _check_backbone(backbone_config)
         if not isinstance(backbone_config.get("model_type"), str):
-            keys = _short(sorted(map(str, backbone_config)))
+            keys = _shorten(sorted(map(str, backbone_config)))
             raise ValueError(f"backbone_config as a dictionary needs a 'model_type', got keys {keys}")
         fields = dict(backbone_config)
         model_type = fields.pop("model_type")
@@ -309,7 +309,7 @@ def _four_stages(backbone_config: PretrainedConfig | dict | None) -> PretrainedC
         _check_backbone(backbone_config.to_dict())
         backbone_config = copy.deepcopy(backbone_config)
     else:
-        raise ValueError(f"backbone_config must be a configuration or its dictionary, got {_short(backbone_config)}")
+        raise ValueError(f"backbone_config must be a configuration or its dictionary, got {_shorten(backbone_config)}")
     stage_names = getattr(backbone_config, "stage_names", None)
     num_stages = len(stage_names) - 1 if isinstance(stage_names, list) else 0  # the first name is the stem
     if num_stages != NUM_STAGES or not _is_pyramid(type(backbone_config)):

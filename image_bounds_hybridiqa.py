@@ -1,4 +1,4 @@
-"""Files of pictures that would take a decoder out of proportion to their size, told by their headers before decoding.
+"""Image files that would take a decoder out of proportion to their size, told by their headers before decoding.
 
 Each bound has a file behind it: of some hundred kilobytes, and minutes of work in Pillow.
 """
@@ -32,11 +32,11 @@ TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4,
 
 
 class TooMuchWork(ValueError):
-    """A picture that would take the decoder out of proportion to its file."""
+    """Image that would take the decoder out of proportion to its file."""
 
 
-def without_traps(kind: str, file: BinaryIO) -> BinaryIO:
-    """The file from its start, such that opening and decoding it takes no time out of proportion to it.
+def remove_traps(kind: str, file: BinaryIO) -> BinaryIO:
+    """Return the file from its start, such that opening and decoding it takes no time out of proportion to it.
 
     Raises:
         TooMuchWork: it would.
@@ -44,13 +44,13 @@ def without_traps(kind: str, file: BinaryIO) -> BinaryIO:
     file.seek(0)
     data = file.read() if kind in ("GIF", "PPM", "TIFF", "JPEG", "AVIF", "JPEG2000", "ICNS") else b""
     if kind == "GIF":
-        return io.BytesIO(_without_comments(data))
+        return io.BytesIO(_drop_comments(data))
     if kind == "PPM" and data[:2] in (b"P1", b"P2", b"P3"):  # numbers as text; Pillow copies all for each comment
         return io.BytesIO(PPM_COMMENT.sub(b"", data))
     if kind == "TIFF":
         check_tags(data)
     elif kind == "JPEG":
-        check_tags(_jpeg_exif(data))
+        check_tags(_read_jpeg_exif(data))
     elif kind == "AVIF":
         for match in TIFF_HEADER.finditer(data):  # of its EXIF, wherever that lies
             check_tags(data[match.start() :])
@@ -61,8 +61,8 @@ def without_traps(kind: str, file: BinaryIO) -> BinaryIO:
     return file
 
 
-def _without_comments(gif: bytes) -> bytes:
-    """A GIF without comments before its first image: Pillow adds each piece to a copy of all before, in square time."""
+def _drop_comments(gif: bytes) -> bytes:
+    """Return a GIF without comments before its first image: for each piece of them Pillow copies all pieces before."""
     if len(gif) < 13:
         return gif
     start = 13 + (3 << (gif[10] & 7) + 1 if gif[10] & 0x80 else 0)  # after the global palette
@@ -103,7 +103,7 @@ def check_tags(data: bytes) -> None:
 
 
 def _check_code_blocks(data: bytes, start: int) -> None:
-    """Check the stream of a JPEG 2000 that starts there.
+    """Check the code blocks of a JPEG 2000 whose stream starts there.
 
     Raises:
         TooMuchWork: its pixels lie in more than a million blocks.
@@ -140,8 +140,8 @@ def _jpeg2000_segments(data: bytes, start: int) -> Iterator[tuple[bytes, bytes]]
         start = end
 
 
-def _jpeg_exif(jpeg: bytes) -> bytes:
-    """The EXIF of a JPEG, which may come in several segments."""
+def _read_jpeg_exif(jpeg: bytes) -> bytes:
+    """Return the EXIF of a JPEG, which may come in several segments."""
     parts = []
     for marker, start, end in _jpeg_segments(jpeg, 0):
         if marker == SCAN_MARKER:
@@ -164,8 +164,8 @@ def _jpeg_segments(data: bytes, start: int) -> Iterator[tuple[int, int, int]]:
             start = end
 
 
-def _num_scans(data: bytes, start: int) -> int:
-    """How many scans the decoder of a JPEG goes through, counted to one more than are accepted."""
+def _count_scans(data: bytes, start: int) -> int:
+    """Count the scans that the decoder of a JPEG goes through, to one more than are accepted."""
     num_scans, num_components, is_progressive = 0, 0, False
     for marker, content, _ in _jpeg_segments(data, start):
         if marker in FRAME_MARKERS:
@@ -179,8 +179,8 @@ def _num_scans(data: bytes, start: int) -> int:
     return num_scans
 
 
-def most_scans(image: ImageFile.ImageFile) -> int:
-    """The number of scans of an image that is not decoded yet: the most of any JPEG in it, 0 where there is none."""
+def count_scans(image: ImageFile.ImageFile) -> int:
+    """Count the scans of an image that is not decoded yet: the most of any JPEG in it, 0 where there is none."""
     is_tiff = image.format == "TIFF" and image.info.get("compression") == "jpeg"
     if image.format not in ("JPEG", "MPO", "BLP") and not is_tiff:
         return 0
@@ -190,5 +190,5 @@ def most_scans(image: ImageFile.ImageFile) -> int:
         return sum(1 for _ in JPEG_SCAN.finditer(data))
     if is_tiff:
         starts = next((image.tag_v2[tag] for tag in TIFF_OFFSETS if tag in image.tag_v2), ())
-        return max((_num_scans(data, start) for start in set(starts)), default=0)
-    return _num_scans(data, image.tile[0][2])
+        return max((_count_scans(data, start) for start in set(starts)), default=0)
+    return _count_scans(data, image.tile[0][2])

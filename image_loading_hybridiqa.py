@@ -1,4 +1,4 @@
-"""Any image -> plain 8-bit RGB: the one opener of pictures, whichever file, address or array they come from."""
+"""Opener of images, the only one in the project: any file, address or array -> plain 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageFile
 
-from .image_bounds_hybridiqa import MAX_SCANS, TooMuchWork, check_tags, most_scans, without_traps
+from .image_bounds_hybridiqa import MAX_SCANS, TooMuchWork, check_tags, count_scans, remove_traps
 
 # Formats whose decoders turn bytes into pixels and do nothing else; Pillow reads HEIF and JXL with a plugin. Of what it
 # registers these are left out: EPS and WMF are programs that it has others run (Ghostscript, Windows); BUFR, GRIB, HDF5
 # and MPEG are only recognised; IPTC hands what it holds to `Image.open`, which takes it for any of these; FPX and MIC
-# hide their pictures in a file system of their own.
+# hide their images in a file system of their own.
 # fmt: off
 FORMATS = (
     "PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JXL", "GIF", "TIFF", "BMP", "DIB", "ICO", "CUR", "ICNS", "JPEG2000",
@@ -30,7 +30,7 @@ FORMATS = (
     "MSP", "PCD", "PIXAR", "SPIDER", "SUN", "XBM", "XPM", "XVTHUMB",
 )
 # fmt: on
-MAX_FILE_BYTES = 2**30  # 64 megapixels of four 32-bit channels, which is the most that a picture holds, and metadata
+MAX_FILE_BYTES = 2**30  # 64 megapixels of four 32-bit channels, which is the most that an image holds, and metadata
 MAX_PIXELS = 64_000_000
 ACCEPTED = "a path, an http(s) URL, bytes, a PIL image, a NumPy array or a torch tensor"
 DOWNLOAD_TIMEOUT = 30  # seconds
@@ -65,15 +65,15 @@ QUARTER_TURNS = (
 
 
 class UnknownFormat(ValueError):
-    """A file of none of the formats that are read."""
+    """File of none of the formats that are read."""
 
 
 class TooManyPixels(TooMuchWork):
-    """An image of more than 64 megapixels."""
+    """Image of more than 64 megapixels."""
 
 
 def load_image(image: Any) -> Image.Image:
-    """The picture behind anything accepted, as an 8-bit RGB PIL image.
+    """Return the image behind anything accepted, as an 8-bit RGB PIL image.
 
     EXIF orientation is applied, alpha is composited on white, an animation gives its first frame (a PIL image the frame
     that it stands at). Colour profiles are ignored, as in training; broken metadata do no harm. Arrays and tensors are
@@ -147,7 +147,7 @@ def decode_file(data: bytes, draft_size: int | None = None) -> tuple[Image.Image
     except Exception:
         if not data.startswith(PNG_SIGNATURE):
             raise
-    return _decode(_without_metadata(data), draft_size)
+    return _decode(_drop_metadata(data), draft_size)
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -163,9 +163,9 @@ def upright_size(data: bytes) -> tuple[int, int]:
     except ValueError:
         if not data.startswith(PNG_SIGNATURE):
             raise
-        image = open_image(io.BytesIO(_without_metadata(data)))
+        image = open_image(io.BytesIO(_drop_metadata(data)))
     width, height = image.size
-    return (height, width) if _turn(image) in QUARTER_TURNS else (width, height)
+    return (height, width) if _find_turn(image) in QUARTER_TURNS else (width, height)
 
 
 def _decode(data: bytes, draft_size: int | None) -> tuple[Image.Image, Image.Image]:
@@ -175,8 +175,8 @@ def _decode(data: bytes, draft_size: int | None) -> tuple[Image.Image, Image.Ima
     return opened, to_rgb(opened)
 
 
-def _without_metadata(png: bytes) -> bytes:
-    """A PNG's chunks that decide its pixels, and its EXIF where that is whole."""
+def _drop_metadata(png: bytes) -> bytes:
+    """Return a PNG of the chunks that decide its pixels, and of its EXIF where that is whole."""
     kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
     while start < len(png):
         end = start + 12 + int.from_bytes(png[start : start + 4], "big")  # length, name, data, checksum
@@ -189,7 +189,7 @@ def _without_metadata(png: bytes) -> bytes:
 
 
 def open_image(file: BinaryIO) -> Image.Image:
-    """An image of which the header is read and nothing decoded: `Image.open` without its check of the size.
+    """Open an image, whose header is read while nothing is decoded: `Image.open` without its check of the size.
 
     That check warns or raises by a limit that all users of Pillow in the process share; `to_rgb` has one of its own.
     What is not one of `FORMATS` by its content is not opened, whatever it is called.
@@ -211,18 +211,18 @@ def open_image(file: BinaryIO) -> Image.Image:
             accepted = accepts is None or accepts(head[:16])
             if not accepted or isinstance(accepted, str):  # a text excuses that this Pillow lacks the format
                 continue
-            return factory(without_traps(kind, file), "")
+            return factory(remove_traps(kind, file), "")
         except TooMuchWork:
             raise
         except (SyntaxError, IndexError, TypeError, struct.error):  # another format, as in Image.open
             broken_kind = kind if accepts else broken_kind
         except Exception as error:
             raise ValueError(f"the {kind} image is broken or cut short ({error})") from error
-    raise UnknownFormat(_why_unknown(head, broken_kind))
+    raise UnknownFormat(_explain_unknown(head, broken_kind))
 
 
 def register_heic() -> None:
-    """From here on Pillow reads HEIC in this process, where the optional package pillow-heif is installed."""
+    """Let Pillow read HEIC in this process from here on, where the optional package pillow-heif is installed."""
     try:
         plugin = importlib.import_module("pillow_heif")
     except ImportError:
@@ -234,8 +234,8 @@ def _is_heic(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS
 
 
-def _why_unknown(head: bytes, broken_kind: str | None) -> str:
-    """The reason for a file that Pillow cannot open, from its first bytes and the format that they promise."""
+def _explain_unknown(head: bytes, broken_kind: str | None) -> str:
+    """Return why Pillow cannot open a file, from its first bytes and the format that they promise."""
     if not head:
         return "the file is empty"
     if _is_heic(head) and "HEIF" not in Image.OPEN:
@@ -287,9 +287,9 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """EXIF orientation applied, alpha on white, 16-bit and floating point grey scaled to 8 bits, then RGB.
+    """Convert to RGB: EXIF orientation applied, alpha on white, 16-bit and floating point grey scaled to 8 bits.
 
-    What is plain RGB and upright already comes back itself.
+    An image that is plain RGB and upright already comes back itself.
 
     Raises:
         ValueError: a format that is not decoded, more than 64 megapixels, a JPEG of more than 32 scans, or floating
@@ -299,9 +299,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     _check_undecoded(image)
     image.load()
     _check_pixels(*image.size)  # some headers are found wrong
-    turn = _turn(image)
+    turn = _find_turn(image)
     if image.mode != "RGB" or image.has_transparency_data:
-        image = _in_strips(image)
+        image = _convert_in_strips(image)
     if turn is not None:
         image = image.transpose(turn)
         image.info = {}  # not to be turned again
@@ -317,12 +317,12 @@ def _check_undecoded(image: Image.Image) -> None:
     if image.format not in FORMATS or codec == "fits_gzip":  # which is unpacked whatever its size
         kind = f"{image.format} that is packed" if codec == "fits_gzip" else image.format
         raise ValueError(f"accepted are {', '.join(FORMATS)}, and what is decoded already; got {kind}")
-    num_scans = most_scans(image)
+    num_scans = count_scans(image)
     if num_scans > MAX_SCANS:
         raise TooMuchWork(f"at most {MAX_SCANS} scans are accepted in a JPEG, got {num_scans} or more")
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _find_turn(image: Image.Image) -> Image.Transpose | None:
     try:
         exif = image.info.get("exif", b"")
         check_tags(exif if isinstance(exif, bytes) else b"")
@@ -331,17 +331,17 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _in_strips(image: Image.Image) -> Image.Image:
-    """As RGB, a megapixel at a time: what a large image takes meanwhile is itself and the result."""
+def _convert_in_strips(image: Image.Image) -> Image.Image:
+    """Convert to RGB a megapixel at a time, so that no more than the image and the result is held in memory."""
     rgb = Image.new("RGB", image.size)
     num_rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, num_rows):
         strip = image.crop((0, top, image.width, min(top + num_rows, image.height)))
-        rgb.paste(_strip_to_rgb(strip), (0, top))
+        rgb.paste(_convert_strip(strip), (0, top))
     return rgb
 
 
-def _strip_to_rgb(image: Image.Image) -> Image.Image:
+def _convert_strip(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray(_to_uint8(np.asarray(image).astype(np.uint16)))
     elif image.mode == "I":  # what 16-bit grey is read as by some formats

@@ -1,7 +1,7 @@
-"""Any image -> the patches that the model scores.
+"""Image processor: any image -> the patches that the model scores.
 
 processor = AutoImageProcessor.from_pretrained(DIR_OR_REPO, trust_remote_code=True)
-pixel_values = processor("picture.png")["pixel_values"]  # (1, 25, 3, 224, 224)
+pixel_values = processor("image.png")["pixel_values"]  # (1, 25, 3, 224, 224)
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
+from .configuration_hybridiqa import MAX_PATCH_SIZE, MAX_PATCHES
 from .image_bounds_hybridiqa import TooMuchWork  # noqa: F401 (what a file imports itself travels with it, no more)
 from .image_loading_hybridiqa import MAX_PIXELS, load_image
 
 # Bounds of what an image processor may ask for, whoever wrote its file. One image's patches take 12 bytes a pixel.
-MAX_PATCHES = 10_000
-MAX_PATCH_SIZE = 2048  # pixels
 MAX_PATCH_PIXELS = 2 * MAX_PIXELS  # of all patches of an image: 1.5 GB; 400 patches of 224 pixels are a sixth of that
 MAX_SIDE = 32_768  # pixels, of what images are squeezed to
 MIN_STD = 0.001  # below it, patches would be little but noise
@@ -30,8 +29,8 @@ MAX_MESSAGE = 300  # letters
 SAMPLINGS = ("grid", "random", "multiscale")
 
 
-def resized_dimensions(width: int, height: int, size: Sequence[int] | None, patch_size: int) -> tuple[int, int]:
-    """(width, height) in pixels after `size` and after what is too small for a patch is enlarged.
+def fit_dimensions(width: int, height: int, size: Sequence[int] | None, patch_size: int) -> tuple[int, int]:
+    """Return (width, height) in pixels after `size`, and after what is too small for a patch is enlarged.
 
     Raises:
         ValueError: the result would exceed 64 megapixels.
@@ -48,14 +47,14 @@ def resized_dimensions(width: int, height: int, size: Sequence[int] | None, patc
     return width, height
 
 
-def halved_dimensions(width: int, height: int, patch_size: int) -> tuple[int, int]:
-    """(width, height) in pixels at half size, or as near to it as leaves no side smaller than a patch."""
+def halve_dimensions(width: int, height: int, patch_size: int) -> tuple[int, int]:
+    """Return (width, height) in pixels at half size, or as near to it as leaves no side smaller than a patch."""
     scale = max(1 / 2, patch_size / min(width, height))
     return round(width * scale), round(height * scale)
 
 
 def grid_starts(width: int, height: int, num_patches: int, patch_size: int) -> list[tuple[int, int]]:
-    """(top, left) of an even grid, row by row, in pixels; rows x columns is as near as can be to the image's shape."""
+    """Return (top, left) of an even grid, row by row, in pixels, as near as can be to the image's shape."""
     factors = [(rows, num_patches // rows) for rows in range(1, num_patches + 1) if num_patches % rows == 0]
     rows, columns = min(factors, key=lambda pair: abs(math.log(pair[1] / pair[0]) - math.log(width / height)))
     tops, lefts = _even_starts(height - patch_size, rows), _even_starts(width - patch_size, columns)
@@ -63,14 +62,14 @@ def grid_starts(width: int, height: int, num_patches: int, patch_size: int) -> l
 
 
 def _even_starts(last: int, count: int) -> list[int]:
-    """`count` starts from 0 to `last`, both touched; a single one stands in the middle."""
+    """Return `count` starts from 0 to `last`, both touched; a single one stands in the middle."""
     if count == 1:
         return [round(last / 2)]
     return [round(index * last / (count - 1)) for index in range(count)]
 
 
 def random_starts(width: int, height: int, num_patches: int, patch_size: int, seed: int) -> list[tuple[int, int]]:
-    """(top, left) of random crops, in pixels, from a generator of its own that the seed alone decides."""
+    """Draw (top, left) of random crops, in pixels, from a generator of its own that the seed alone decides."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(last: int) -> int:
@@ -81,15 +80,15 @@ def random_starts(width: int, height: int, num_patches: int, patch_size: int, se
 
 @dataclass(frozen=True)
 class View:
-    """An image at one size, in pixels, and the (top, left) of each patch that is cut from it."""
+    """Image at one size, in pixels, and the (top, left) of each patch that is cut from it."""
 
     width: int
     height: int
     starts: list[tuple[int, int]]
 
 
-def multiscale_views(width: int, height: int, num_patches: int, patch_size: int) -> list[View]:
-    """First the whole image as one patch, then a quarter of the others at half size, the rest at native size.
+def make_multiscale_views(width: int, height: int, num_patches: int, patch_size: int) -> list[View]:
+    """Return views: the whole image as one patch, a quarter of the others at half size, the rest at native size.
 
     The dimensions are those of the image where it is large enough for a patch, and of the enlarged one where it is not.
     """
@@ -97,7 +96,7 @@ def multiscale_views(width: int, height: int, num_patches: int, patch_size: int)
     num_native = num_patches - 1 - num_halved
     views = [View(patch_size, patch_size, [(0, 0)])]
     for dimensions, count in (
-        (halved_dimensions(width, height, patch_size), num_halved),
+        (halve_dimensions(width, height, patch_size), num_halved),
         ((width, height), num_native),
     ):
         if count:
@@ -105,15 +104,15 @@ def multiscale_views(width: int, height: int, num_patches: int, patch_size: int)
     return views
 
 
-def cut(image: Image.Image, view: View, patch_size: int) -> list[np.ndarray]:
-    """The patches of one view of an image, each `(patch_size, patch_size, 3)`."""
+def cut_patches(image: Image.Image, view: View, patch_size: int) -> list[np.ndarray]:
+    """Cut the patches of one view of an image, each `(patch_size, patch_size, 3)`."""
     if image.size != (view.width, view.height):
         image = image.resize((view.width, view.height), Image.Resampling.BILINEAR)
     return [np.asarray(image.crop((left, top, left + patch_size, top + patch_size))) for top, left in view.starts]
 
 
 class HybridIQAImageProcessor(BaseImageProcessor):
-    """Images -> `pixel_values (batch, patches, 3, patch_size, patch_size)`.
+    """Image processor: images -> `pixel_values (batch, patches, 3, patch_size, patch_size)`.
 
     Args:
         patch_size: side of a patch, in pixels. A smaller image is enlarged to it, aspect ratio kept.
@@ -161,8 +160,8 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         self.sampling = sampling
         self.seed = int(seed)
         self.size = None if size is None else [int(side) for side in size]
-        self.image_mean = _three_numbers("image_mean", image_mean, 0.0)
-        self.image_std = _three_numbers("image_std", image_std, MIN_STD)
+        self.image_mean = _to_three_numbers("image_mean", image_mean, 0.0)
+        self.image_std = _to_three_numbers("image_std", image_std, MIN_STD)
 
     def preprocess(
         self,
@@ -172,7 +171,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         num_patches: int | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """One image or a list of them -> `{"pixel_values": (batch, patches, 3, patch_size, patch_size)}`, float32.
+        """Return `{"pixel_values": (batch, patches, 3, patch_size, patch_size)}`, float32, of one image or a list.
 
         What is not given here is as the processor was made. `return_tensors`: "pt" (default) or "np".
 
@@ -185,7 +184,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values": self.normalize_patches(torch.stack(patches))}, tensor_type=return_tensors)
 
     def as_list(self, images: Any) -> list:
-        """One image, a list or tuple of images, or a `(batch, ...)` array or tensor -> a list of images."""
+        """Return one image, a list or tuple of images, or a `(batch, ...)` array or tensor as a list of images."""
         if isinstance(images, list | tuple):
             return list(images)
         if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
@@ -195,12 +194,12 @@ class HybridIQAImageProcessor(BaseImageProcessor):
     def extract_patches(
         self, image: Any, sampling: str | None = None, seed: int | None = None, num_patches: int | None = None
     ) -> torch.Tensor:
-        """The patches of one image, as they are before normalisation: `(patches, 3, height, width)`, uint8, RGB."""
+        """Cut one image into patches, not yet normalised: `(patches, 3, height, width)`, uint8, RGB."""
         image = load_image(image)
-        views = self._views(*image.size, sampling, seed, num_patches)
+        views = self._make_views(*image.size, sampling, seed, num_patches)
         if self.size is not None:
             image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
-        crops = [crop for view in views for crop in cut(image, view, self.patch_size)]
+        crops = [crop for view in views for crop in cut_patches(image, view, self.patch_size)]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
 
     def patch_boxes(
@@ -211,7 +210,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         seed: int | None = None,
         num_patches: int | None = None,
     ) -> list[tuple[float, float, float, float]]:
-        """(left, top, right, bottom) of what each patch shows, in pixels of an upright image of this width and height.
+        """Return (left, top, right, bottom) of each patch, in pixels of an upright image of this width and height.
 
         In the order of `extract_patches`, whose options these are. Where the image is squeezed, enlarged or halved
         before the patches are cut, the boxes are still those in the image as it was given, and fractions of pixels.
@@ -220,32 +219,32 @@ class HybridIQAImageProcessor(BaseImageProcessor):
             ValueError: wrong options, or an image that is too large; the message says what was got.
         """
         boxes = []
-        for view in self._views(width, height, sampling, seed, num_patches):
+        for view in self._make_views(width, height, sampling, seed, num_patches):
             across, down = width / view.width, height / view.height
             for top, left in view.starts:
                 right, bottom = left + self.patch_size, top + self.patch_size
                 boxes.append((left * across, top * down, right * across, bottom * down))
         return boxes
 
-    def _views(
+    def _make_views(
         self, width: int, height: int, sampling: str | None, seed: int | None, num_patches: int | None
     ) -> list[View]:
-        """What patches are cut from an image of these dimensions, in pixels."""
+        """Return the views from which patches are cut, of an image of these dimensions, in pixels."""
         sampling = self.sampling if sampling is None else sampling
         seed = self.seed if seed is None else seed
         num_patches = self.num_patches if num_patches is None else num_patches
         _check_options(sampling, num_patches, seed, self.patch_size)
         _check_whole("width", width, 1)
         _check_whole("height", height, 1)
-        dimensions = resized_dimensions(width, height, self.size, self.patch_size)
+        dimensions = fit_dimensions(width, height, self.size, self.patch_size)
         if sampling == "grid":
             return [View(*dimensions, grid_starts(*dimensions, num_patches, self.patch_size))]
         if sampling == "random":
             return [View(*dimensions, random_starts(*dimensions, num_patches, self.patch_size, seed))]
-        return multiscale_views(*dimensions, num_patches, self.patch_size)
+        return make_multiscale_views(*dimensions, num_patches, self.patch_size)
 
     def normalize_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """uint8 RGB `(..., 3, height, width)` -> float32, less the mean and divided by the standard deviation."""
+        """Subtract the mean of uint8 RGB `(..., 3, height, width)` and divide by the standard deviation; float32."""
         mean = torch.tensor(self.image_mean, device=patches.device).view(3, 1, 1)
         std = torch.tensor(self.image_std, device=patches.device).view(3, 1, 1)
         return patches.float().div_(255).sub_(mean).div_(std)
@@ -263,7 +262,7 @@ def _check_options(sampling: str, num_patches: int, seed: int, patch_size: int) 
         )
 
 
-def _three_numbers(name: str, values: Sequence[float], lowest: float) -> list[float]:
+def _to_three_numbers(name: str, values: Sequence[float], lowest: float) -> list[float]:
     """Return a mean or a standard deviation as a list; values are those of RGB 0-1."""
     values = values.tolist() if isinstance(values, np.ndarray) else values
     are_three = isinstance(values, list | tuple) and len(values) == 3

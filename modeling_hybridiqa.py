@@ -48,14 +48,12 @@ MAX_SHARDS = 1000  # files of weights
 MAX_MISSING = 1_000_000  # numbers that a configuration may describe and no file hold, besides as many as it holds
 SHARD_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-# The residual blocks of the backbones that transformers builds: ResNet and ConvNeXt, then Swin and its kin.
-BLOCK_NAME = re.compile(r"encoder\.(stages\.\d+\.layers|layers\.\d+\.blocks)\.\d+")
 ONLY_SCORES = "after prepare_for_scoring() this model can only score"
 
 
 @dataclass
 class HybridIQAOutput(ModelOutput):
-    """What the model returns.
+    """Output of the model.
 
     Args:
         loss: mean absolute difference between `logits` and `labels`; only where labels were given.
@@ -69,7 +67,7 @@ class HybridIQAOutput(ModelOutput):
 
 
 class KaimingConv2d(nn.Conv2d):
-    """A convolution that starts from Kaiming-normal weights (fan-in, gain of ReLU)."""
+    """Convolution that starts from Kaiming-normal weights (fan-in, gain of ReLU)."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()  # the bias keeps torch's default
@@ -77,7 +75,7 @@ class KaimingConv2d(nn.Conv2d):
 
 
 class KaimingLinear(nn.Linear):
-    """A linear layer that starts from Kaiming-normal weights (fan-in, gain of ReLU)."""
+    """Linear layer that starts from Kaiming-normal weights (fan-in, gain of ReLU)."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -85,7 +83,7 @@ class KaimingLinear(nn.Linear):
 
 
 class LocalDistortionModule(nn.Module):
-    """One stage map -> a short vector of local distortions (LDA module; paper section 3.2).
+    """Layers from one stage map to a short vector of local distortions (LDA module; paper section 3.2).
 
     Args:
         in_channels: channels of the stage.
@@ -110,7 +108,7 @@ class LocalDistortionModule(nn.Module):
 
 
 class LocalDistortionFeatures(nn.Module):
-    """The four stage maps -> the vector that enters the target network."""
+    """Layers from the four stage maps to the vector that enters the target network."""
 
     def __init__(self, config: HybridIQAConfig, stage_channels: list[int]):
         super().__init__()
@@ -130,7 +128,7 @@ class LocalDistortionFeatures(nn.Module):
 
 
 class HyperNetwork(nn.Module):
-    """The last stage map -> weights and biases of every layer of the target network (paper section 3.3)."""
+    """Layers from the last stage map to weights and biases of the target network (paper section 3.3)."""
 
     def __init__(self, config: HybridIQAConfig, in_channels: int):
         super().__init__()
@@ -164,7 +162,7 @@ class HyperNetwork(nn.Module):
 
 
 def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """Each patch's vector through each patch's own small network, in float32 at least, whatever the model's dtype.
+    """Run each patch's vector through its own small network, in float32 at least, whatever the model's dtype.
 
     Args:
         vectors: `(patches, target_input_size)`.
@@ -186,7 +184,7 @@ def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, t
 
 
 def find_file(name: Any, file: str, **hub_options: Any) -> str | None:
-    """The path of a file in a folder or of a repository on the Hub; None where there is no such file."""
+    """Return the path of a file in a folder or of a repository on the Hub; None where there is no such file."""
     return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub_options)
 
 
@@ -298,9 +296,17 @@ def fold_batch_norm(backbone: nn.Module) -> None:
             module.normalization = nn.Identity()
 
 
+def find_blocks(backbone: nn.Module) -> list[nn.Module]:
+    """Return the residual blocks of a backbone that transformers builds; none where it is of a kind not known here."""
+    encoder = getattr(backbone, "encoder", None)
+    lists = [getattr(stage, "layers", ()) for stage in getattr(encoder, "stages", ())]  # ResNet, ConvNeXt
+    lists += [getattr(stage, "blocks", ()) for stage in getattr(encoder, "layers", ())]  # Swin and its kin
+    return [block for blocks in lists for block in blocks]
+
+
 @contextmanager
 def _frozen_running_statistics(block: nn.Module) -> Iterator[None]:
-    """Batch norm still normalises by the batch, but its running statistics are not updated a second time."""
+    """Let batch norm normalise by the batch as before, but not update its running statistics a second time."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -312,12 +318,29 @@ def _frozen_running_statistics(block: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked
 
 
-def _recomputation_contexts(block: nn.Module) -> tuple[Any, Any]:
-    return nullcontext(), _frozen_running_statistics(block)
+@contextmanager
+def checkpointed_blocks(backbone: nn.Module, checkpoint_function: Callable) -> Iterator[None]:
+    """Have a backbone's blocks recomputed in the backward pass instead of kept, for one forward pass in this context.
+
+    Not for longer: in a copy of the model, as DataParallel makes them, the blocks would be those of the original.
+    """
+    blocks = find_blocks(backbone)
+    for block in blocks:
+        block.forward = partial(
+            checkpoint_function,
+            block.forward,
+            use_reentrant=False,
+            context_fn=lambda block=block: (nullcontext(), _frozen_running_statistics(block)),
+        )
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the class's own shows again
 
 
 class HybridIQAModel(PreTrainedModel):
-    """Scores how good an image looks, without a reference.
+    """Scorer of how good an image looks, without a reference.
 
     `model.score(images)` is the short way; `forward` takes what `HybridIQAImageProcessor` gives. The processor of the
     checkpoint is loaded with the model as `model.image_processor`.
@@ -359,7 +382,7 @@ class HybridIQAModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As `PreTrainedModel.from_pretrained`, of safetensors unless told otherwise.
+        """Load as `PreTrainedModel.from_pretrained` does, of safetensors unless told otherwise.
 
         The checkpoint's image processor comes along, and so do the notices that its licence wants to stay with it.
         """
@@ -378,7 +401,7 @@ class HybridIQAModel(PreTrainedModel):
 
     @classmethod
     def _check_checkpoint(cls, name: Any, kwargs: dict, hub_options: dict) -> HybridIQAImageProcessor | None:
-        """Refuse a checkpoint whose parts do not belong together, before anything is built; its image processor.
+        """Refuse a checkpoint whose parts do not belong together, before anything is built; return its image processor.
 
         Raises:
             OSError: weights that are not in safetensors, or lie elsewhere.
@@ -409,8 +432,9 @@ class HybridIQAModel(PreTrainedModel):
         return processor
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
-        """As `PreTrainedModel.save_pretrained`, with `image_processor`, so that what is loaded scores the same, and
-        the notices that came with the weights.
+        """Save as `PreTrainedModel.save_pretrained` does, with the image processor and the notices of the weights.
+
+        A model that is loaded from there scores the same.
 
         Raises:
             RuntimeError: after `prepare_for_scoring`, whose weights no checkpoint can hold.
@@ -435,7 +459,7 @@ class HybridIQAModel(PreTrainedModel):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> HybridIQAModel:
-        """As `nn.Module.train`, but a frozen backbone stays in evaluation mode.
+        """Set training mode as `nn.Module.train` does, but a frozen backbone stays in evaluation mode.
 
         Raises:
             RuntimeError: training after `prepare_for_scoring`, which has folded the batch norm away.
@@ -495,13 +519,15 @@ class HybridIQAModel(PreTrainedModel):
         return HybridIQAOutput(loss=loss, logits=logits, patch_scores=patch_scores)
 
     def _score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """`(patches, 3, patch_size, patch_size)` -> `(patches,)`."""
+        """Return scores `(patches,)` of patches `(patches, 3, patch_size, patch_size)`."""
         stage_maps = self._stage_maps(patches.to(self.dtype))
         return run_target_network(self.distortion_features(stage_maps), self.hyper_network(stage_maps[-1]))
 
     def _stage_maps(self, patches: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        is_checkpointing = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        with self._checkpointed_blocks() if is_checkpointing else nullcontext():
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            with checkpointed_blocks(self.backbone, self._gradient_checkpointing_func):
+                stage_maps = self.backbone(patches).feature_maps
+        else:
             stage_maps = self.backbone(patches).feature_maps
         sizes = [tuple(stage_map.shape[-2:]) for stage_map in stage_maps]
         expected = [(self.config.patch_size // stride,) * 2 for stride in STAGE_STRIDES]
@@ -513,7 +539,7 @@ class HybridIQAModel(PreTrainedModel):
         return stage_maps
 
     def score(self, images: Any, batch_size: int = 8, **processor_options: Any) -> torch.Tensor:
-        """Scores of images, on the checkpoint's own range, unmapped and unclamped.
+        """Score images, on the checkpoint's own range, unmapped and unclamped.
 
         Args:
             images: one image or a list of them: path, URL, bytes, PIL image, NumPy array, torch tensor; see
@@ -537,7 +563,7 @@ class HybridIQAModel(PreTrainedModel):
         return torch.cat(scores)
 
     def predict_patch_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Patch scores in evaluation mode and without gradients; the model's mode is as before afterwards.
+        """Score patches in evaluation mode and without gradients; the model's mode is as before afterwards.
 
         On a CPU each image's patches run in chunks of their own, so that other images in the batch change nothing.
 
@@ -572,29 +598,9 @@ class HybridIQAModel(PreTrainedModel):
         self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **kwargs: Any
     ) -> None:
         # Only here, not in the backbone: one mechanism serves every backbone, those without support of their own too.
-        if enable and not self._blocks():
+        if enable and not find_blocks(self.backbone):
             raise ValueError(
                 f"gradient checkpointing: no blocks are known in a backbone {self.config.backbone_config.model_type!r}"
             )
         self.gradient_checkpointing = enable
         self._gradient_checkpointing_func = gradient_checkpointing_func
-
-    def _blocks(self) -> list[nn.Module]:
-        return [module for name, module in self.backbone.named_modules() if BLOCK_NAME.fullmatch(name)]
-
-    @contextmanager
-    def _checkpointed_blocks(self) -> Iterator[None]:
-        """While it lasts, every block of the backbone is recomputed in the backward pass instead of kept."""
-        blocks = self._blocks()
-        for block in blocks:
-            block.forward = partial(
-                self._gradient_checkpointing_func,
-                block.forward,
-                use_reentrant=False,
-                context_fn=partial(_recomputation_contexts, block),
-            )
-        try:
-            yield
-        finally:
-            for block in blocks:
-                del block.forward  # the class's own shows again

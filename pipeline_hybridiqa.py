@@ -1,4 +1,4 @@
-"""`pipeline("image-quality-assessment", model=DIR_OR_REPO, trust_remote_code=True)`: images in, scores out."""
+"""Pipeline from images to scores: `pipeline("image-quality-assessment", model=DIR_OR_REPO, trust_remote_code=True)`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .configuration_hybridiqa import percentiles_in
 
 
 class ImageQualityAssessmentPipeline(Pipeline):
-    """Scores images as `HybridIQAModel.score` does, to the last bit.
+    """Pipeline that scores images as `HybridIQAModel.score` does, to the last bit.
 
     One image, or a list, generator or dataset of images, each as `HybridIQAModel.score` takes them. `sampling`, `seed`
     and `num_patches` may be given to the pipeline or to a call.

@@ -19,18 +19,19 @@ import torch
 from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.data.loading import load_prepared, pictures
+from hybridiqa.data.loading import iterate_images, load_prepared
 from hybridiqa.models.loading import load_model
 from hybridiqa.models.percentiles import score_quantiles
+from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.libraries import silence_libraries
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import silence_libraries
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 NUM_PATCHES = 25
 
 
 def calibrate(model: PreTrainedModel, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Stretch the model's scores so that pictures of the lowest and of the highest label average just these labels.
+    """Stretch the model's scores so that images of the lowest and of the highest label average just these labels.
 
     L1 draws what is uncertain to the middle of the scale. The target network's last layer is linear, and both its
     weights and its bias come out of linear layers: scaling these scales every score, and no order changes.
@@ -55,11 +56,11 @@ def calibrate(model: PreTrainedModel, scores: torch.Tensor, labels: torch.Tensor
 
 
 def embed(trained_dir: Path, dataset: Path, target_dir: Path) -> int:
-    """Write the three files; returns the size of the weights in bytes."""
+    """Write the three files and return the size of the weights in bytes."""
     model = load_model(trained_dir, dtype=torch.float32)  # config.json then says float32, whatever the file holds
     model.config.num_patches = model.image_processor.num_patches = NUM_PATCHES
-    validation = load_prepared(dataset)["validation"]
-    scores = torch.cat([model.score(picture) for picture in pictures(validation)])
+    validation = load_prepared(dataset, ["validation"])["validation"]
+    scores = torch.cat([model.score(image) for image in iterate_images(validation)])
     scores = calibrate(model, scores, torch.tensor(validation["score"][:]))
     model.config.score_quantiles = score_quantiles(scores.tolist())
     halved = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
@@ -77,13 +78,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, required=True, help="the prepared dataset that it was trained on")
     args = parser.parse_args(argv)
     silence_libraries()
-    try:
+
+    def run() -> None:
         num_bytes = embed(args.trained_dir, args.dataset, args.target_dir)
-    except ValueError as error:
-        print(f"embed_checkpoint.py: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.target_dir / 'model.safetensors'}: {num_bytes / 1e6:.1f} MB")
-    return 0
+        print(f"{args.target_dir / 'model.safetensors'}: {num_bytes / 1e6:.1f} MB")
+
+    return exit_status("embed_checkpoint.py", run)
 
 
 if __name__ == "__main__":

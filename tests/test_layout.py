@@ -74,6 +74,7 @@ def test_the_test_of_imports_sees_those_that_point_up(tmp_path):
 
 
 def test_sorting_and_utilities_load_no_torch():
-    modules = ["organize", "hybridiqa.utils.runtime", "hybridiqa.scores.score_file"]
+    utilities = ["devices", "libraries", "memory", "processes", "runs"]
+    modules = ["organize", "hybridiqa.scores.score_file", *(f"hybridiqa.utils.{name}" for name in utilities)]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -34,8 +34,9 @@ from hybridiqa.inference.onnx_export import (
 )
 from hybridiqa.models import hub_code
 from hybridiqa.models.hyperiqa_weights import DEPTHS, build_model
+from hybridiqa.utils.devices import choose_device
+from hybridiqa.utils.libraries import import_optional
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import choose_device, import_optional
 from metrics.iqa.iqa import compute_metrics
 
 SCORE_RANGE = [1.0, 9.0]

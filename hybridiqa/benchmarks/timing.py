@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from hybridiqa.utils.runtime import describe_run
+from hybridiqa.utils.runs import describe_run
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from hybridiqa.models.hyperiqa_weights import DEPTHS
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import PatchOptions, RandomPatches
-from hybridiqa.utils.runtime import choose_device, freed_memory_kept
+from hybridiqa.utils.devices import choose_device
+from hybridiqa.utils.memory import freed_memory_kept
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16"}  # in a row's name, and for accelerate
 DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 300}  # 300: the published one

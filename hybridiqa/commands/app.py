@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.libraries import first_line, import_optional, silence_libraries
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import first_line, import_optional, silence_libraries
 from hybridiqa.webapp.allowed_hosts import is_loopback, names_of_server
 from hybridiqa.webapp.labelling import LabelFolder
 from hybridiqa.webapp.pending_uploads import PendingUploads, Storage

@@ -40,8 +40,9 @@ from hybridiqa.evaluation.scorers import KINDS
 from hybridiqa.models.hyperiqa_weights import DEPTHS
 from hybridiqa.utils.atomic import check_new_folder, resolve_output, write_json
 from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.devices import choose_device
+from hybridiqa.utils.libraries import silence_libraries
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import choose_device, silence_libraries
 
 # Least values of options: the published step needs a batch that squeeze leaves a dimension, and its crops a size.
 LEAST = {

@@ -25,7 +25,7 @@ from hybridiqa.models.model_card import write_converted_card
 from hybridiqa.utils.atomic import check_new_folder, new_folder
 from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
-from hybridiqa.utils.runtime import first_line, silence_libraries
+from hybridiqa.utils.libraries import first_line, silence_libraries
 
 SUFFIXES = (".pth", ".pkl")
 

@@ -38,8 +38,8 @@ from hybridiqa.inference.onnx_export import (
 )
 from hybridiqa.models.loading import load_model
 from hybridiqa.utils.cli import exit_status
+from hybridiqa.utils.libraries import import_optional, silence_libraries
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import import_optional, silence_libraries
 
 LARGEST_DIFFERENCE = 1e-4 / 8  # of a patch score, in widths of the score range
 LEAST_RANK_CORRELATION = 0.99

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import count
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tqdm.auto import tqdm
 
@@ -33,33 +33,33 @@ from hybridiqa.organize.sorting import (
     MODES,
     Plan,
     Sorter,
-    bin_names,
-    bin_of,
     check_edges,
     choose_rows,
-    common_folder,
+    find_bin,
+    find_common_folder,
+    name_bins,
 )
 from hybridiqa.organize.undo import undo_actions
 from hybridiqa.scores.score_file import ScoreRow, of_one_scorer, on_one_line, read_scores
-from hybridiqa.utils.cli import CommandFailure, exit_status
+from hybridiqa.utils.cli import exit_status
 from hybridiqa.utils.files import as_text
 
 NUM_LISTED = 10  # files named one by one in what is said of them at the end
 
 
-def shown(path: str) -> str:
-    """A path as a terminal can show it."""
+def show_path(path: str | PurePath) -> str:
+    """Return a path as a terminal can show it."""
     return on_one_line(as_text(path))
 
 
 def describe(action: Action) -> str:
-    """One line that says what an action does."""
-    source = f" {shown(action.source)} ->" if action.source else ""
-    return f"{action.kind}{source} {shown(action.target)}"
+    """Return one line that says what an action does."""
+    source = f" {show_path(action.source)} ->" if action.source else ""
+    return f"{action.kind}{source} {show_path(action.target)}"
 
 
 def print_listed(title: str, lines: Sequence[str]) -> None:
-    """The first few lines under a title that counts all."""
+    """Print the first few lines under a title that counts all."""
     if lines:
         print(f"{len(lines)} {title}:")
     for line in lines[:NUM_LISTED]:
@@ -68,8 +68,12 @@ def print_listed(title: str, lines: Sequence[str]) -> None:
         print(f"  ... and {len(lines) - NUM_LISTED} more")
 
 
-def new_journal(args: argparse.Namespace, argv: Sequence[str]) -> Journal:
-    """The journal of this run, by default beside the file of scores. Raises ValueError unless it can be made."""
+def make_journal(args: argparse.Namespace) -> Journal:
+    """Return the journal of this run, by default beside the file of scores.
+
+    Raises:
+        ValueError: it cannot be made there.
+    """
     path = args.journal
     if path is None:
         name = f"{args.scores}.{args.command}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -79,12 +83,12 @@ def new_journal(args: argparse.Namespace, argv: Sequence[str]) -> Journal:
         raise ValueError(f"--journal: {path} is there already; nothing is overwritten")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"--journal: there is no folder {path.parent}")
-    return Journal(path, list(argv))
+    return Journal(path, list(args.argv))
 
 
 def print_plan(plan: Plan) -> Counter[str]:
-    """Every action on a line of its own; returns how many images each label gets."""
-    planned = Counter()
+    """Print every action on a line of its own; return how many images each label gets."""
+    planned: Counter[str] = Counter()
     for group in plan.groups:
         planned[group.label] += 1
         for action in group.actions:
@@ -92,9 +96,9 @@ def print_plan(plan: Plan) -> Counter[str]:
     return planned
 
 
-def do_plan(plan: Plan, journal: Journal, done: Counter[str], total: int | None) -> None:
+def do_plan(plan: Plan, journal: Journal, done: Counter[str]) -> None:
     """Do all of it, counting in `done`; what fails is added to what the plan refused."""
-    with tqdm(total=total, unit="image", disable=None, leave=False) as progress:
+    with tqdm(total=plan.max_groups, unit="image", disable=None, leave=False) as progress:
         for group, reason in perform(plan.groups, journal):
             progress.update()
             if reason is None:
@@ -104,7 +108,7 @@ def do_plan(plan: Plan, journal: Journal, done: Counter[str], total: int | None)
 
 
 def print_summary(plan: Plan, done: Counter[str], left_out: Counter[str], labels: Iterable[str]) -> None:
-    """How many images each label got, and which ones did not."""
+    """Print how many images each label got, and which ones did not."""
     for label in labels:
         already = f" ({plan.already_there[label]} more were so already)" if plan.already_there[label] else ""
         print(f"{done[label]:8}  {label}{already}")
@@ -115,15 +119,16 @@ def print_summary(plan: Plan, done: Counter[str], left_out: Counter[str], labels
         print("not looked at: " + ", ".join(f"{number} {reason}" for reason, number in left_out.items()))
 
 
-def carry_out(plan: Plan, args: argparse.Namespace, labels: Sequence[str], left_out: Counter[str], total: int) -> int:
-    """Print the plan or do it; the exit status."""
+def carry_out(plan: Plan, args: argparse.Namespace, labels: Sequence[str], left_out: Counter[str]) -> int:
+    """Print the plan or do it; return the exit status."""
     if args.dry_run:
         print_summary(plan, print_plan(plan), left_out, labels)
         print("nothing was done (--dry_run)")
         return 1 if plan.refused else 0
-    done, journal = Counter(), new_journal(args, args.argv)
+    done: Counter[str] = Counter()
+    journal = make_journal(args)
     try:
-        do_plan(plan, journal, done, total)
+        do_plan(plan, journal, done)
     finally:  # whatever stops the run, what it has done is told
         journal.close()
         print_summary(plan, done, left_out, labels)
@@ -142,10 +147,11 @@ def run_sort(args: argparse.Namespace, rows: list[ScoreRow]) -> int:
         if not root.is_dir():
             raise ValueError(f"--root must be a folder, got {root}")
     chosen, left_out = choose_rows(rows, args.by)
-    roots = args.root or [common_folder(chosen)]
+    roots = args.root or [find_common_folder(chosen)]
     plan = Sorter(args.into, roots, args.mode).make_plan(chosen, args.by, args.edges)
-    print(f"--mode {args.mode} into {shown(args.into)}, keeping the folders below {', '.join(map(shown, roots))}")
-    return carry_out(plan, args, bin_names(args.edges), left_out, len(plan.groups))
+    kept = ", ".join(map(show_path, roots))
+    print(f"--mode {args.mode} into {show_path(args.into)}, keeping the folders below {kept}")
+    return carry_out(plan, args, name_bins(args.edges), left_out)
 
 
 def run_tag(args: argparse.Namespace, rows: list[ScoreRow]) -> int:
@@ -159,21 +165,22 @@ def run_tag(args: argparse.Namespace, rows: list[ScoreRow]) -> int:
         raise ValueError(f"--caption_suffix begins with a dot, like .txt, got {args.caption_suffix!r}")
     chosen, left_out = choose_rows(rows, args.by)
     plan = plan_tags(
-        chosen, lambda row: args.tags[bin_of(row, args.by, args.edges)], args.tags, args.caption_suffix, args.position
+        chosen, lambda row: args.tags[find_bin(row, args.by, args.edges)], args.tags, args.caption_suffix, args.position
     )
-    return carry_out(plan, args, args.tags, left_out, len(chosen))
+    return carry_out(plan, args, args.tags, left_out)
 
 
 def run_embed(args: argparse.Namespace, rows: list[ScoreRow]) -> int:
-    """Write every score into its picture."""
+    """Write every score into its image file."""
     chosen, left_out = choose_rows(rows, "score")
-    return carry_out(plan_embedding(chosen), args, [EMBEDDED], left_out, len(chosen))
+    return carry_out(plan_embedding(chosen), args, [EMBEDDED], left_out)
 
 
 def run_undo(args: argparse.Namespace) -> int:
     """Take back what a journal holds."""
     actions = read_journal(args.journal)
-    num_undone, refused = 0, []
+    num_undone = 0
+    refused: list[str] = []
     try:
         for action, is_undone, reason in tqdm(
             undo_actions(actions, args.dry_run), total=len(actions), unit="action", disable=None, leave=False
@@ -231,7 +238,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do one command; the exit status.
+    """Do one command; return the exit status.
 
     Raises:
         ValueError: wrong usage, found before anything is done.
@@ -239,12 +246,9 @@ def run(args: argparse.Namespace) -> int:
     """
     if "edges" in args:
         check_edges(args.edges)
-    try:
-        if args.command == "undo":
-            return run_undo(args)
-        return args.run(args, of_one_scorer(read_scores(args.scores), args.scorer))
-    except RuntimeError as error:
-        raise CommandFailure(f"error: {error}", status=2) from error
+    if args.command == "undo":
+        return run_undo(args)
+    return args.run(args, of_one_scorer(read_scores(args.scores), args.scorer))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

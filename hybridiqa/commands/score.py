@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from datasets import Dataset, IterableDataset, disable_progress_bars
 from tqdm.auto import tqdm
 
-from hybridiqa.data.hub_dataset import present_card, push_splits
+from hybridiqa.data.hub_dataset import fetch_card, push_splits
 from hybridiqa.inference.dataset_scoring import (
     DatasetImages,
     ScoredStream,
@@ -49,8 +49,9 @@ from hybridiqa.utils.atomic import new_folder
 from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
 from hybridiqa.utils.hub import HubRepository, PushError
+from hybridiqa.utils.libraries import silence_libraries
+from hybridiqa.utils.processes import Processes
 from hybridiqa.utils.root import ROOT, hub_constant
-from hybridiqa.utils.runtime import Processes, silence_libraries
 
 SAMPLINGS = hub_constant("image_processing_hybridiqa", "SAMPLINGS")
 MAX_ERRORS_SHOWN = 10
@@ -190,7 +191,7 @@ def _score_splits(
         rows = [by_name[name] for name in images.names()]
         scored = with_scores(splits, by_name, args.score_column)
         if args.push_to_hub:  # first: where it fails, the scores are still in the progress that the same command takes
-            url = push_splits(scored, repository_of(args), present_card(repository_of(args)))
+            url = push_splits(scored, repository_of(args), fetch_card(repository_of(args)))
             print(f"pushed to {url}", file=sys.stderr)
         with new_folder(args.output) as unfinished:
             scored.save_to_disk(unfinished)

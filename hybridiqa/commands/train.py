@@ -41,7 +41,8 @@ from hybridiqa.training.trainer import GROUP_NAMES, Split, Trainer, format_metri
 from hybridiqa.utils.atomic import write_json
 from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
-from hybridiqa.utils.runtime import freed_memory_kept, silence_libraries
+from hybridiqa.utils.libraries import silence_libraries
+from hybridiqa.utils.memory import freed_memory_kept
 
 logger = get_logger(__name__)
 
@@ -50,14 +51,14 @@ BYTES_PER_WEIGHT = 4  # float32; a trained weight has a gradient and Lion's mome
 
 
 def default_precision(device: torch.device) -> str:
-    """bf16 where the device computes it, float32 ("no") elsewhere."""
+    """Return bf16 where the device computes it, float32 ("no") elsewhere."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "no"
 
 
 def build_accelerator(args: TrainingArguments) -> Accelerator:
-    """Accelerate as it was launched, with the run's precision and trackers.
+    """Set accelerate up as it was launched, with the run's precision and trackers.
 
     Raises:
         ValueError: a tracker that accelerate does not know or that is not installed.
@@ -83,18 +84,6 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
     return accelerator
 
 
-def load_splits(path: str) -> DatasetDict:
-    """The prepared dataset.
-
-    Raises:
-        ValueError: no such dataset, or one without a train or a validation split.
-    """
-    splits = load_prepared(path)
-    if missing := {"train", "validation"} - set(splits):
-        raise ValueError(f"{path} lacks the split {' and '.join(sorted(missing))}, it has {', '.join(splits)}")
-    return splits
-
-
 def check_scores(splits: DatasetDict, score_range: list[float]) -> None:
     """Raise ValueError where a label is missing or lies outside the range that the model's scores speak in."""
     for name, split in splits.items():
@@ -110,7 +99,7 @@ def check_scores(splits: DatasetDict, score_range: list[float]) -> None:
 
 
 def summarize(trainer: Trainer, data: dict[str, Split]) -> str:
-    """What the run will do, before its first step."""
+    """Return what the run will do, before its first step."""
     args, accelerator, model = trainer.args, trainer.accelerator, trainer.model
     num_steps = args.num_epochs * trainer.steps_per_epoch
     groups = [
@@ -119,7 +108,7 @@ def summarize(trainer: Trainer, data: dict[str, Split]) -> str:
     ]
     num_trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     num_bytes = BYTES_PER_WEIGHT * (model.num_parameters() + 2 * num_trained)
-    pictures = {name: f"{split.images.num_bytes / 1e6:.1f} MB" for name, split in data.items()}
+    sizes = [f"{name} {split.images.num_bytes / 1e6:.1f} MB" for name, split in data.items()]
     return "\n".join(
         [
             f"images: {', '.join(f'{name} {len(split.scores)}' for name, split in data.items())}",
@@ -128,8 +117,7 @@ def summarize(trainer: Trainer, data: dict[str, Split]) -> str:
             f"trained: {num_trained / 1e6:.2f} M of {model.num_parameters() / 1e6:.2f} M parameters",
             *groups,
             f"memory: {num_bytes / 1e6:.1f} MB for weights, gradients and momentum, without activations",
-            f"pictures: {', '.join(f'{name} {size}' for name, size in pictures.items())}, "
-            f"the train split on {data['train'].images.pixels.device}",
+            f"in memory: {', '.join(sizes)}, the train split on {data['train'].images.pixels.device}",
             f"processes: {accelerator.num_processes} on {accelerator.device}, {accelerator.mixed_precision} precision",
         ]
     )
@@ -138,7 +126,7 @@ def summarize(trainer: Trainer, data: dict[str, Split]) -> str:
 def run_once(
     args: TrainingArguments, splits: DatasetDict, accelerator: Accelerator, output_dir: Path, signals: StopSignals
 ) -> dict:
-    """Train on the train split and write everything to the output folder; returns what `metrics.json` holds."""
+    """Train on the train split and write everything to the output folder; return what `metrics.json` holds."""
     set_seed(args.seed)
     with accelerator.main_process_first():  # which may have to fetch or copy what the others then find
         model = build_model(args)
@@ -163,10 +151,11 @@ def run_once(
             raise ValueError(f"--resume: {output_dir} holds a run that is complete and has no checkpoint to go on from")
         logger.info(f"no checkpoint in {checkpoints_dir}: begins at the first step")
     progress = trainer.fit()
-    if not math.isfinite(progress.best["validation"]["srcc"]):
+    chosen = progress.find_best()
+    if not math.isfinite(chosen["validation"]["srcc"]):
         logger.warning("SRCC is not defined on validation (too few images, or all scored alike): RMSE chose the epoch")
     with accelerator.main_process_first():
-        best = load_model(checkpoints_dir / progress.best["model"], accelerator.device, torch.float32)
+        best = load_model(checkpoints_dir / chosen["model"], accelerator.device, torch.float32)
     results = write_run(best, data, progress, args, accelerator, output_dir, data_hash)
     for name in ("validation", "test"):
         if name in results:
@@ -179,15 +168,17 @@ def run_once(
     return results
 
 
-def random_splits(dataset: Dataset, shares: dict[str, float], seed: int) -> DatasetDict:
-    """The rows dealt anew into splits of these shares, whole groups (or rows, where there are none) together."""
+def resplit(dataset: Dataset, shares: dict[str, float], seed: int) -> DatasetDict:
+    """Deal the rows anew into splits of these shares, whole groups (or rows, where there are none) together."""
     groups = dataset["group"] if "group" in dataset.column_names else [str(row) for row in range(len(dataset))]
     indices = split_by_group(list(dataset["score"]), list(groups), list(shares.values()), seed)
     return DatasetDict({name: dataset.select(rows) for name, rows in zip(shares, indices, strict=True)})
 
 
-def run_repeats(args: TrainingArguments, splits: DatasetDict, accelerator: Accelerator, signals: StopSignals) -> dict:
-    """The field's protocol: train on many random splits by group; returns what `repeats.json` holds.
+def run_repeats(
+    args: TrainingArguments, num_repeats: int, splits: DatasetDict, accelerator: Accelerator, signals: StopSignals
+) -> dict:
+    """Train on many random splits by group, as is the field's protocol; return what `repeats.json` holds.
 
     Every repeat is a run of its own in `repeat-01`, `repeat-02` ..., split and seeded by --seed, --seed + 1 ...; those
     that are complete are not run again. Reported are median and standard deviation of the metrics on the test splits.
@@ -203,43 +194,46 @@ def run_repeats(args: TrainingArguments, splits: DatasetDict, accelerator: Accel
     if accelerator.is_main_process:
         write_json(Path(args.output_dir, ARGUMENTS_FILE), asdict(args))
     rows = []
-    for number in range(args.num_repeats):
+    for number in range(num_repeats):
         output_dir = Path(args.output_dir, f"repeat-{number + 1:02d}")
         repeat = replace(args, output_dir=str(output_dir), seed=args.seed + number, num_repeats=None)
         if (output_dir / METRICS_FILE).exists():
             rows.append(json.loads((output_dir / METRICS_FILE).read_text(encoding="utf-8"))["test"])
         else:
-            repeat_splits = random_splits(dataset, shares, repeat.seed)
+            repeat_splits = resplit(dataset, shares, repeat.seed)
             rows.append(run_once(repeat, repeat_splits, accelerator, output_dir, signals)["test"])
-        logger.info(f"repeat {number + 1}/{args.num_repeats}, test {format_metrics(rows[-1])}")
-    results = {"num_repeats": args.num_repeats, "shares": shares, "test": _median_and_spread(rows), "repeats": rows}
+        logger.info(f"repeat {number + 1}/{num_repeats}, test {format_metrics(rows[-1])}")
+    results = {"num_repeats": num_repeats, "shares": shares, "test": _summarize_repeats(rows), "repeats": rows}
     if accelerator.is_main_process:
         write_json(Path(args.output_dir, "repeats.json"), results)
     return results
 
 
-def _median_and_spread(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Median and standard deviation of each metric over the repeats in which it is defined."""
+def _summarize_repeats(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Return median and standard deviation of each metric over the repeats in which it is defined."""
     summary = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if row.get(name) is not None and math.isfinite(row[name])]
-        spread = statistics.stdev(values) if len(values) > 1 else math.nan
-        summary[name] = {"median": statistics.median(values) if values else math.nan, "standard_deviation": spread}
+        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+        summary[name] = {"median": statistics.median(values) if values else math.nan, "standard_deviation": deviation}
     return summary
 
 
 def run(args: TrainingArguments, signals: StopSignals) -> dict:
-    """The whole run; returns what `metrics.json`, or with --num_repeats `repeats.json`, holds."""
+    """Do the whole run; return what `metrics.json`, or with --num_repeats `repeats.json`, holds."""
     accelerator = build_accelerator(args)
-    repository = HubRepository(args.hub_model_id, "model", args.hub_private) if args.push_to_hub else None
+    repository = HubRepository(args.hub_model_id, "model", args.hub_private) if args.hub_model_id else None
     if repository and accelerator.is_main_process:
         repository.check()
     with freed_memory_kept(accelerator.device.type == "cpu"):
-        splits = load_splits(args.dataset)
+        splits = load_prepared(args.dataset, ("train", "validation"))
         if args.num_repeats is None:
             results = run_once(args, splits, accelerator, Path(args.output_dir), signals)
         else:
-            results = run_repeats(args, splits, accelerator, signals)
+            results = run_repeats(args, args.num_repeats, splits, accelerator, signals)
+    # What wraps the model has to go before the process group: as its last owner, it would wait for gloo's threads with
+    # Python's lock held, which they may need to let go of a tensor.
+    accelerator.free_memory()
     accelerator.end_training()
     if repository and accelerator.is_main_process:
         url = push_folder(Path(args.output_dir), repository, MODEL_FILES, WEIGHTS, "Trained by hybridIQA's train.py")
@@ -248,7 +242,7 @@ def run(args: TrainingArguments, signals: StopSignals) -> dict:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """One spelling and one line an option, and the default where the text does not tell it."""
+    """Help with one spelling and one line an option, and the default where the text does not tell it."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=36, width=120)
@@ -257,17 +251,15 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         takes_value = action.nargs != 0 and not isinstance(action.default, bool)
         return action.option_strings[0] + (" ..." if takes_value else "")
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         is_told = (
             action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool | list) or action.required
         )
         return action.help if is_told else f"{action.help} (default: {action.default})"
 
 
-def how_to_go_on(args: TrainingArguments | None) -> str:
+def how_to_go_on(args: TrainingArguments) -> str:
     """Return where the last checkpoint of a run is that ended early, and how it goes on."""
-    if args is None:
-        return "nothing was begun"
     runs = [Path(args.output_dir), *sorted(Path(args.output_dir).glob("repeat-*"))]
     found = [folder for run in runs if (folder := latest_state(run / CHECKPOINTS_FOLDER)) is not None]
     if not found:
@@ -276,8 +268,9 @@ def how_to_go_on(args: TrainingArguments | None) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> TrainingArguments:
+    """Parse a command line. Raises ValueError for values that no run can have."""
     parser = HfArgumentParser(
-        TrainingArguments,
+        TrainingArguments,  # type: ignore[arg-type]  # it is annotated with a NewType that no class has
         usage="accelerate launch train.py --dataset DIR --output_dir OUT [options]",
         description=__doc__,
         formatter_class=_HelpFormatter,
@@ -291,17 +284,16 @@ def _failure(message: str, status: int = 1) -> CommandFailure:
     return CommandFailure(message if is_speaking_process() else "", status)
 
 
-def run_to_the_end(argv: list[str] | None, signals: StopSignals) -> None:
+def run_to_the_end(argv: list[str] | None) -> None:
     """Train; whatever ends a run early says how it goes on.
 
     Raises:
         ValueError: wrong usage or input, found before training.
         CommandFailure: a signal, a full disk, a loss that is no number, or a push that did not arrive.
     """
-    args = None
+    args, signals = parse_arguments(argv), StopSignals()
     try:
         with signals:
-            args = parse_arguments(argv)
             run(args, signals)
     except Stopped as stop:
         raise _failure(f"stopped by {stop}: {how_to_go_on(args)}", STATUS_OF_SIGNALS + stop.number) from stop
@@ -317,6 +309,10 @@ def run_to_the_end(argv: list[str] | None, signals: StopSignals) -> None:
     except PushError as error:
         again = f"The trained model is whole in {args.output_dir}; the same command with --resume pushes it."
         raise CommandFailure(f"{error}. {again}") from error
+    except RuntimeError as error:
+        if signals.received is None or is_speaking_process():
+            raise
+        raise _failure("", STATUS_OF_SIGNALS + signals.received) from error  # the one that speaks was gone before
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -324,10 +320,4 @@ def main(argv: list[str] | None = None) -> int:
     for name in (__name__, "hybridiqa"):
         logging.getLogger(name).setLevel(logging.INFO)
     silence_libraries()
-    signals = StopSignals()
-    try:
-        return exit_status("train.py", lambda: run_to_the_end(argv, signals))
-    except RuntimeError:
-        if signals.received is None or is_speaking_process():
-            raise
-        return STATUS_OF_SIGNALS + signals.received  # the process that speaks was gone before this one
+    return exit_status("train.py", lambda: run_to_the_end(argv))

@@ -1,4 +1,4 @@
-"""A database's release on disk -> scored pictures: list and pictures found, scores turned and rescaled."""
+"""Release of a database on disk, read: its list and its images found, scores inverted and rescaled."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hybridiqa.data.folders import (
     HIGHEST_SCORE,
     LOWEST_SCORE,
     FolderContents,
+    MakeFingerprint,
     nearest_bin,
     read_labelled_folder,
 )
@@ -22,7 +23,7 @@ DEPTHS = ("", "*/", "*/*/")  # of the release below the folder that is given: zi
 
 
 def find_list(root: Path, database: Database) -> Path | None:
-    """The file that lists a database's scores, or None where the folder does not hold this database."""
+    """Return the file that lists a database's scores, or None where the folder does not hold this database."""
     for pattern in database.lists:
         for path in (path for depth in DEPTHS for path in sorted(root.glob(depth + pattern))):
             if not database.columns or _has_columns(path, database.columns):
@@ -39,7 +40,7 @@ def _has_columns(path: Path, columns: Sequence[str]) -> bool:
 
 
 def recognise(root: Path) -> str:
-    """The name of the database whose release a folder holds.
+    """Return the name of the database whose release a folder holds.
 
     Raises:
         ValueError: none of them, or several.
@@ -52,8 +53,8 @@ def recognise(root: Path) -> str:
     return next(iter(found))
 
 
-class PictureFinder:
-    """Where the files of a release are, whatever the case of their names.
+class ReleaseFiles:
+    """Files of a release, found by what a list calls them, whatever the case of their names.
 
     Args:
         root: of the release.
@@ -62,13 +63,13 @@ class PictureFinder:
 
     def __init__(self, root: Path, folders: Sequence[str] = ()):
         self.folders = [folder.lower() for folder in folders]
-        self.paths = defaultdict(list)  # by lower-case name
+        self.paths: defaultdict[str, list[str]] = defaultdict(list)  # by lower-case name
         for path in walk_files(root):
             relative_path = as_text(path.relative_to(root).as_posix())
             self.paths[path.name.lower()].append(relative_path)
 
     def find(self, file: str) -> str | None:
-        """The relative path of what a list calls so; None where it is not there.
+        """Return the relative path of what a list calls so; None where it is not there.
 
         Raises:
             ValueError: it could be one of several.
@@ -84,17 +85,26 @@ class PictureFinder:
         return found[0] if found else None
 
 
-def turned_and_scaled(
-    score: float, score_range: tuple[float, float], is_higher_better: bool, is_rescaled: bool
-) -> float:
-    """A listed score with higher as better; rescaled, from its range to 1-9."""
+def upright_score(score: float, score_range: tuple[float, float], is_higher_better: bool) -> float:
+    """Return a listed score with higher as better: inverted within its range where lower is."""
     low, high = score_range
-    score = score if is_higher_better else low + high - score
-    return LOWEST_SCORE + (HIGHEST_SCORE - LOWEST_SCORE) * (score - low) / (high - low) if is_rescaled else score
+    return score if is_higher_better else low + high - score
 
 
-def read_database(root: Path, name: str, is_rescaled: bool = False, num_workers: int = 4) -> FolderContents:
-    """The scored pictures of a release; `splits` and `scores` of the result say what the list said of them.
+def rescale_score(score: float, score_range: tuple[float, float]) -> float:
+    """Map a score linearly from its range to 1-9."""
+    low, high = score_range
+    return LOWEST_SCORE + (HIGHEST_SCORE - LOWEST_SCORE) * (score - low) / (high - low)
+
+
+def read_database(
+    root: Path,
+    name: str,
+    is_rescaled: bool = False,
+    num_workers: int = 4,
+    make_fingerprint: MakeFingerprint | None = None,
+) -> FolderContents:
+    """Read the scored images of a release; `splits` and `scores` of the result say what the list said of them.
 
     Args:
         root: the folder that holds the release, or one or two folders around it.
@@ -117,16 +127,18 @@ def read_database(root: Path, name: str, is_rescaled: bool = False, num_workers:
     if wrong:
         raise ValueError(f"{list_path}: {len(wrong)} rows lack a name or a finite score, the first is of {wrong[0]}")
     release = list_path.parents[database.lists[0].count("/")]
-    found, missing = _found(release, database, listed)
+    found, missing = _find_listed(release, database, listed)
     score_range = database.score_range or (min(row.score for row in listed), max(row.score for row in listed))
     if score_range[0] == score_range[1]:
-        raise ValueError(f"{list_path} gives every picture the same score, {score_range[0]}")
+        raise ValueError(f"{list_path} gives every image the same score, {score_range[0]}")
     labels = {}
     for path, row in found.items():
-        scaled = turned_and_scaled(row.score, score_range, database.is_higher_better, True)
-        score = turned_and_scaled(row.score, score_range, database.is_higher_better, is_rescaled)
-        labels[path] = (score, nearest_bin(scaled))
-    contents = read_labelled_folder(release, labels.get, lambda path: found[path].group or path, num_workers)
+        score = upright_score(row.score, score_range, database.is_higher_better)
+        rescaled = rescale_score(score, score_range)
+        labels[path] = (rescaled if is_rescaled else score, nearest_bin(rescaled))
+    contents = read_labelled_folder(
+        release, labels.get, lambda path: found[path].group or path, num_workers, make_fingerprint
+    )
     contents.missing = missing
     contents.splits = {path: row.split for path, row in found.items() if row.split}
     contents.scores = {
@@ -138,11 +150,13 @@ def read_database(root: Path, name: str, is_rescaled: bool = False, num_workers:
     return contents
 
 
-def _found(release: Path, database: Database, listed: list[Listed]) -> tuple[dict[str, Listed], list[str]]:
-    """Rows by the relative path of their picture, and the pictures that are not there."""
-    finder, found, missing = PictureFinder(release, database.folders), {}, []
+def _find_listed(release: Path, database: Database, listed: list[Listed]) -> tuple[dict[str, Listed], list[str]]:
+    """Return rows by the relative path of their image, and the images that are not there."""
+    files = ReleaseFiles(release, database.folders)
+    found: dict[str, Listed] = {}
+    missing: list[str] = []
     for row in listed:
-        path = finder.find(row.file)
+        path = files.find(row.file)
         if path is None:
             missing.append(row.file)
         elif path in found:

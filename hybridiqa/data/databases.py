@@ -1,6 +1,6 @@
-"""The field's databases as their authors release them: where the scores lie, what they mean, what belongs together.
+"""Databases of the field as their authors release them: where the scores lie, what they mean, what belongs together.
 
-Each is one entry of `DATABASES`. What a list calls a picture is looked for in the release without regard to case.
+Each is one entry of `DATABASES`. What a list calls an image is looked for in the release without regard to case.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from scipy.io import loadmat
 
 from hybridiqa.utils.tables import read_table
@@ -17,7 +18,7 @@ from hybridiqa.utils.tables import read_table
 
 @dataclass(frozen=True)
 class Listed:
-    """A picture as a database's list has it.
+    """An image as a database's list has it.
 
     Args:
         file: its path below the release, or as many of the path's last parts as decide which file it is.
@@ -44,9 +45,9 @@ class Database:
         group: what a group is, in words.
         sources: two at least that describe the layout, independent of each other.
         columns: of the list, by which a release is told from others with a file of this name.
-        is_higher_better: False for difference scores (DMOS), which are turned around.
+        is_higher_better: False for difference scores (DMOS), which are inverted.
         split: the official one, in words.
-        folders: of the pictures, the preferred first, where the same names lie in several.
+        folders: of the images, the preferred first, where the same names lie in several.
         unverified: what two sources do not confirm.
     """
 
@@ -63,8 +64,8 @@ class Database:
     unverified: str = ""
 
 
-def _texts(matrix) -> list[str]:
-    """The strings of a MATLAB cell array."""
+def _texts(matrix: np.ndarray) -> list[str]:
+    """Return the strings of a MATLAB cell array."""
     return [str(cell.item() if cell.size == 1 else cell) for cell in matrix.ravel()]
 
 
@@ -72,7 +73,7 @@ LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading":
 
 
 def _read_live(path: Path) -> list[Listed]:
-    """`orgs` marks copies of the references among the distorted pictures, which no rater compared: left out."""
+    """Read the list without the copies of references that `orgs` marks in it, which no rater compared."""
     scores = loadmat(path)
     values = scores["dmos_new" if "dmos_new" in scores else "dmos"].ravel()
     references = _texts(loadmat(path.with_name("refnames_all.mat"))["refnames_all"])
@@ -82,7 +83,7 @@ def _read_live(path: Path) -> list[Listed]:
 
 
 def _read_live_challenge(path: Path) -> list[Listed]:
-    """The first seven rows are what raters were trained on, in a folder of their own: left out, as all readers do."""
+    """Read the list without its first rows, which raters were trained on and which lie elsewhere, as all readers do."""
     names = _texts(loadmat(path.with_name("AllImages_release.mat"))["AllImages_release"])
     scores = loadmat(path)["AllMOS_release"].ravel()
     rows = zip(names, scores, strict=True)
@@ -109,7 +110,7 @@ def _read_csiq(path: Path) -> list[Listed]:
 
 
 def _whole(cell: str | float) -> str:
-    """A number in a spreadsheet's cell as text: the picture called 1600 is no 1600.0."""
+    """Return a number in a spreadsheet's cell as text: the image called 1600 is no 1600.0."""
     return str(int(cell)) if isinstance(cell, float) else str(cell)
 
 
@@ -129,7 +130,7 @@ KONIQ_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 
 def _read_koniq(path: Path) -> list[Listed]:
-    """The list with the official split has the 0-100 score under `MOS`, the other one under `MOS_zscore`."""
+    """Read either list: that with the official split has the 0-100 score under `MOS`, the other under `MOS_zscore`."""
     rows = read_table(path)
     if not {"MOS_zscore", "set"} & set(rows[0]):
         raise ValueError(f"{path} has neither MOS_zscore nor set: its MOS is not on the 0-100 scale")
@@ -155,16 +156,16 @@ def _read_agiqa(path: Path) -> list[Listed]:
 
 
 def _read_ava(path: Path) -> list[Listed]:
-    """Index, picture, votes for 1 to 10, two tags, challenge; the score is the mean vote."""
+    """Read lines of index, image, votes for 1 to 10, two tags and challenge; the score is the mean vote."""
     test_path = path.parent / "aesthetics_image_lists" / "generic_test.jpgl"
     test = set(test_path.read_text(encoding="ascii").split()) if test_path.is_file() else None
     listed = []
     for line in path.read_text(encoding="ascii").splitlines():
-        _, picture, *votes, _, _, challenge = line.split()
-        votes = [int(vote) for vote in votes]
+        _, image, *counts, _, _, challenge = line.split()
+        votes = [int(count) for count in counts]
         mean = sum(vote * count for vote, count in enumerate(votes, 1)) / sum(votes)
-        split = None if test is None else "test" if picture in test else "train"
-        listed.append(Listed(f"{picture}.jpg", mean, challenge, split))
+        split = None if test is None else "test" if image in test else "train"
+        listed.append(Listed(f"{image}.jpg", mean, challenge, split))
     return listed
 
 
@@ -190,7 +191,7 @@ DATABASES = {
         lists=("Data/AllMOS_release.mat",),
         read=_read_live_challenge,
         score_range=(0, 100),
-        group="the picture itself",
+        group="the image itself",
         sources=("the release's README.txt", "IQA-PyTorch scripts/process_livechallenge.py", "hyperIQA folders.py"),
     ),
     "csiq": Database(
@@ -217,7 +218,7 @@ DATABASES = {
         columns=("image_name", "MOS"),
         read=_read_koniq,
         score_range=(0, 100),
-        group="the picture itself",
+        group="the image itself",
         split="the list's column `set`, in koniq10k_distributions_sets.csv only",
         folders=("1024x768", "512x384"),
         sources=("subpic/koniq metadata", "IQA-PyTorch scripts/process_koniq10k.py", "hyperIQA folders.py"),
@@ -227,7 +228,7 @@ DATABASES = {
         lists=("DatabaseGrades.xlsx",),
         read=_read_bid,
         score_range=(0, 5),
-        group="the picture itself",
+        group="the image itself",
         sources=("UNIQUE IQA_database/data_BID.m", "hyperIQA folders.py"),
         unverified="the ends of the scale; some copies have the list as .xls, to be saved as .xlsx first",
     ),
@@ -246,7 +247,7 @@ DATABASES = {
         lists=("Annotations/MOS and Image attribute scores.xlsx",),
         read=_read_spaq,
         score_range=(0, 100),
-        group="the picture itself",
+        group="the image itself",
         folders=("TestImage",),
         sources=("h4nwei/SPAQ README", "IQA-PyTorch scripts/process_spaq.py"),
     ),
@@ -258,7 +259,7 @@ DATABASES = {
         score_range=(0, 5),
         group="prompt",
         sources=("lcysyzxdxc/AGIQA-3k-Database data.csv", "its readers in other projects"),
-        unverified="the name of the pictures' folder; any is found",
+        unverified="the name of the images' folder; any is found",
     ),
     "ava": Database(
         title="AVA",

@@ -1,5 +1,8 @@
-"""How scored pictures lie on disk: the rule from folder to score, and tables of scores."""
+"""Scored images on disk: the rule from folder to score, tables of scores, and every file decoded once."""
 
+from __future__ import annotations
+
+import io
 import math
 import re
 import reprlib
@@ -7,12 +10,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from hybridiqa.models import hub_code
 from hybridiqa.utils.files import as_text, has_image_suffix, hash_of, walk_files, what_is_no_file
 from hybridiqa.utils.tables import read_table
+
+if TYPE_CHECKING:
+    from hybridiqa.data.fingerprints import Fingerprint
 
 # Artifact/3 and Perfect/1 share a score: the two ladders of five overlap on the 1-9 scale.
 SCORE_OFFSETS = {"Artifact": 0, "Perfect": 2}
@@ -25,13 +32,18 @@ BIN_NAMES = (
 )
 
 NOT_AN_IMAGE = "not an image"
+# Files that `datasets` decodes as `to_rgb` does, by itself: it turns them upright and reads these modes alike, but it
+# drops transparency and clips 16-bit grey.
+PLAIN_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+PLAIN_MODES = ("1", "L", "P", "RGB")
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One picture with its label: `score` on the 1-9 scale, `bin` one of `BIN_NAMES`.
+    """One image file with its label: `score` on the 1-9 scale, `bin` one of `BIN_NAMES`.
 
-    `content_hash` is of the bytes that were found to be a picture; none where they were not looked at.
+    `is_plain` says whether `datasets` decodes the file to the pixels that we see, and `content_hash` is of the bytes
+    that were found to be an image. `fingerprint` is there where it was asked for.
     """
 
     path: Path
@@ -39,12 +51,14 @@ class ScoredImage:
     score: float
     bin: str
     group: str
-    content_hash: str | None = None
+    content_hash: str
+    is_plain: bool
+    fingerprint: Fingerprint | None = field(default=None, compare=False, repr=False)
 
     def read(self) -> bytes:
-        """Read the picture's file. Raises ValueError where it is not what it was when it was looked at."""
+        """Read the file. Raises ValueError where it is not what it was when it was looked at."""
         data = hub_code.read_file(self.path)
-        if self.content_hash not in (None, hash_of(data)):
+        if hash_of(data) != self.content_hash:
             raise ValueError(f"{as_text(self.path)} was changed while it was prepared")
         return data
 
@@ -54,7 +68,7 @@ class FolderContents:
     """All files of a folder, each in exactly one list, as relative posix paths in sorted order.
 
     `unreadable` holds (path, reason); `missing` what a table of scores names and the folder does not hold; `splits` the
-    official split of a picture, by relative path, where there is one; `scores` how the scores were listed and turned.
+    official split of an image, by relative path, where there is one; `scores` how the scores were listed and inverted.
     """
 
     records: list[ScoredImage] = field(default_factory=list)
@@ -65,8 +79,20 @@ class FolderContents:
     splits: dict[str, str] = field(default_factory=dict)
     scores: dict | None = None
 
+    def add(self, relative_path: str, found: ScoredImage | str | None) -> None:
+        """Put a file into its list: a scored image, the reason why it is no whole image, or None without a score."""
+        if isinstance(found, ScoredImage):
+            self.records.append(found)
+        elif found is None:
+            self.unscored.append(relative_path)
+        elif found == NOT_AN_IMAGE:
+            self.not_images.append(relative_path)
+        else:
+            self.unreadable.append((relative_path, found))
 
-def _score_under(number: int, folders_above: tuple[str, ...]) -> tuple[float, str] | None:
+
+def _score_below(number: int, folders_above: tuple[str, ...]) -> tuple[float, str] | None:
+    """Return score and bin of a numbered folder that lies below others."""
     ladders = [name.capitalize() for name in folders_above if name.capitalize() in SCORE_OFFSETS]
     if number in ABSOLUTE_SCORES or (not ladders and LOWEST_SCORE <= number <= HIGHEST_SCORE):
         return float(number), str(number)
@@ -76,7 +102,7 @@ def _score_under(number: int, folders_above: tuple[str, ...]) -> tuple[float, st
 
 
 def score_and_bin(path: str | PurePath) -> tuple[float, str] | None:
-    """The score (1-9 scale) and bin that the folders above a picture give it, or None where they give none.
+    """Return the score (1-9 scale) and bin that the folders above an image give it, or None where they give none.
 
     `path` is relative to the source's root. The nearest folder whose name is a number decides; above that folder,
     the nearest `Artifact` or `Perfect` (any case) says how to read it. Only the digits 0-9 make a number: `06` is 6,
@@ -86,50 +112,54 @@ def score_and_bin(path: str | PurePath) -> tuple[float, str] | None:
     folders = PurePath(path).parts[:-1]
     for depth in reversed(range(len(folders))):
         if re.fullmatch("[0-9]+", folders[depth]):
-            return _score_under(int(folders[depth]), folders[:depth])
+            return _score_below(int(folders[depth]), folders[:depth])
     return None
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture's file as it was read, once: its bytes, the mode that they have it in, and upright RGB."""
+class DecodedFile:
+    """An image file that was read and decoded once: its bytes, the mode that they have it in, and upright RGB."""
 
     data: bytes
     mode: str
     rgb: Image.Image
+    is_plain: bool
 
 
-def read_picture(path: Path) -> Picture:
+def _decode(data: bytes) -> DecodedFile:
+    """Decode a file's bytes; raises whatever their decoder raises."""
+    try:
+        opened = hub_code.open_image(io.BytesIO(data))
+        is_plain = opened.format in PLAIN_FORMATS and opened.mode in PLAIN_MODES and not opened.has_transparency_data
+        rgb = hub_code.to_rgb(opened)
+    except Exception:  # of its metadata alone, perhaps, without which `datasets` would not decode it
+        opened, rgb = hub_code.decode_file(data)
+        is_plain = False
+    return DecodedFile(data, opened.mode, rgb, is_plain)
+
+
+def read_image(path: Path) -> DecodedFile:
     """Read and decode a file.
 
     Raises:
-        ValueError: `NOT_AN_IMAGE`, or why it cannot be read. What is of no known format is a broken picture if its
-            suffix is a picture's, and no picture otherwise.
+        ValueError: `NOT_AN_IMAGE`, or why it cannot be read. What is of no known format is a broken image if its
+            suffix is an image's, and no image otherwise.
     """
     if reason := what_is_no_file(path):
         raise ValueError(reason)
     try:
-        data = hub_code.read_file(path)
-        opened, rgb = hub_code.decode_file(data)
+        return _decode(hub_code.read_file(path))
     except hub_code.UnknownFormat as error:
-        reason = f"not a picture, in spite of its suffix: {error}" if has_image_suffix(path) else NOT_AN_IMAGE
+        reason = f"not an image, in spite of its suffix: {error}" if has_image_suffix(path) else NOT_AN_IMAGE
         raise ValueError(reason) from error
     except ValueError:
         raise
     except Exception as error:  # decoders raise whatever their format's parser does: OSError, struct.error, ...
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return Picture(data, opened.mode, rgb)
-
-
-def _inspect(path: Path) -> tuple[str | None, str | None]:
-    """The reason why a file is no whole picture, or else the hash of its bytes."""
-    try:
-        return None, hash_of(read_picture(path).data)
-    except ValueError as error:
-        return str(error), None
 
 
 def group_namer(group_pattern: str | None) -> Callable[[str], str]:
+    """Return the function from a relative posix path to its group; see `read_hybrid_folder`."""
     if group_pattern is None:
         return lambda relative_path: relative_path
     pattern = re.compile(group_pattern)
@@ -144,50 +174,68 @@ def group_namer(group_pattern: str | None) -> Callable[[str], str]:
     return group_of
 
 
+MakeFingerprint = Callable[[Image.Image], "Fingerprint"]
+
+
 def read_labelled_folder(
     root: Path,
     score_of: Callable[[str], tuple[float, str] | None],
     group_of: Callable[[str], str],
     num_workers: int,
+    make_fingerprint: MakeFingerprint | None = None,
 ) -> FolderContents:
-    """Every file of a folder, decoded once; score and bin, and the group, by relative posix path."""
+    """Read every file of a folder and decode it, once.
+
+    Args:
+        score_of, group_of: score and bin, and the group, by relative posix path.
+        make_fingerprint: gives scored images a fingerprint of what was decoded.
+    """
     if not root.is_dir():
         raise ValueError(f"{str(root)!r} is not a folder")
-    contents = FolderContents()
-    paths = walk_files(root)
+
+    def inspect(path: Path) -> ScoredImage | str | None:
+        """Return a scored image, the reason why a file is no whole image, or None for an image without a score."""
+        relative_path = as_text(path.relative_to(root).as_posix())
+        try:
+            decoded = read_image(path)
+        except ValueError as error:
+            return str(error)
+        label = score_of(relative_path)
+        if label is None:
+            return None
+        fingerprint = make_fingerprint(decoded.rgb) if make_fingerprint else None
+        group, content_hash = group_of(relative_path), hash_of(decoded.data)
+        return ScoredImage(path, relative_path, *label, group, content_hash, decoded.is_plain, fingerprint)
+
+    contents, paths = FolderContents(), walk_files(root)
     with ThreadPoolExecutor(num_workers) as pool:
-        for path, (problem, content_hash) in zip(paths, pool.map(_inspect, paths), strict=True):
-            relative_path = as_text(path.relative_to(root).as_posix())
-            label = score_of(relative_path)
-            if problem == NOT_AN_IMAGE:
-                contents.not_images.append(relative_path)
-            elif problem is not None:
-                contents.unreadable.append((relative_path, problem))
-            elif label is None:
-                contents.unscored.append(relative_path)
-            else:
-                record = ScoredImage(path, relative_path, *label, group_of(relative_path), content_hash)
-                contents.records.append(record)
+        for path, found in zip(paths, pool.map(inspect, paths), strict=True):
+            contents.add(as_text(path.relative_to(root).as_posix()), found)
     return contents
 
 
-def read_hybrid_folder(root: Path, group_pattern: str | None = None, num_workers: int = 4) -> FolderContents:
-    """The scored pictures of numbered folders (see `score_and_bin`), every picture really decoded once.
+def read_hybrid_folder(
+    root: Path,
+    group_pattern: str | None = None,
+    num_workers: int = 4,
+    make_fingerprint: MakeFingerprint | None = None,
+) -> FolderContents:
+    """Read the scored images of numbered folders (see `score_and_bin`).
 
-    A picture is its own group, unless `group_pattern` is given: a regular expression searched in the relative posix
+    An image is its own group, unless `group_pattern` is given: a regular expression searched in the relative posix
     path, whose group 1 (or whole match, if it has none) is the group. Raises ValueError for a path it does not match.
     """
-    return read_labelled_folder(Path(root), score_and_bin, group_namer(group_pattern), num_workers)
+    return read_labelled_folder(Path(root), score_and_bin, group_namer(group_pattern), num_workers, make_fingerprint)
 
 
 def nearest_bin(score: float) -> str:
-    """The bin of a score on the 1-9 scale."""
+    """Return the bin of a score on the 1-9 scale."""
     return str(min(max(math.floor(score + 0.5), LOWEST_SCORE), HIGHEST_SCORE))
 
 
 def _read_scores(table_path: Path, file_column: str, score_column: str, group_column: str | None) -> dict:
-    """{relative posix path: (score, group)}, the group being None without such a column."""
-    scores = {}
+    """Return {relative posix path: (score, group)}, the group being None without such a column."""
+    scores: dict[str, tuple[float, str | None]] = {}
     wanted = [file_column, score_column] + ([group_column] if group_column else [])
     for number, row in enumerate(read_table(table_path, None, wanted), 1):
         group_name = group_column or ("group" if "group" in row else None)
@@ -213,8 +261,9 @@ def read_scored_folder(
     group_column: str | None = None,
     group_pattern: str | None = None,
     num_workers: int = 4,
+    make_fingerprint: MakeFingerprint | None = None,
 ) -> FolderContents:
-    """The pictures of a folder with the scores of a table; the bin is the nearest whole score, 1-9.
+    """Read the images of a folder with the scores of a table; the bin is the nearest whole score, 1-9.
 
     `file_column` holds paths relative to `root`. The group is what `group_pattern` finds, or else the group column
     (`group` where that is not named), or else the path. Raises ValueError for a column, score or group that is
@@ -230,7 +279,7 @@ def read_scored_folder(
         table_group = scores[relative_path][1] if group_pattern is None else None
         return table_group or pattern_group(relative_path)
 
-    contents = read_labelled_folder(Path(root), score_of, group_of, num_workers)
+    contents = read_labelled_folder(Path(root), score_of, group_of, num_workers, make_fingerprint)
     found = {record.relative_path for record in contents.records} | {path for path, _ in contents.unreadable}
     contents.missing = sorted(set(scores) - found)
     return contents

@@ -12,14 +12,14 @@ from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from datasets.table import embed_table_storage
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import CardData, DatasetCard, DatasetCardData
 from huggingface_hub.utils import EntryNotFoundError, RepositoryNotFoundError
 
-from hybridiqa.utils.hub import HubRepository, PushError, push_folder, reason_of
+from hybridiqa.utils.hub import HubRepository, PushError, explain_hub_error, push_folder
 
 TAGS = ("image-quality-assessment", "aesthetic")
 COLUMNS = {
-    "image": "the picture, RGB",
+    "image": "the image, RGB",
     "score": "how good it looks, on the scale of its source; the hybrid dataset's is 1-9, higher is better",
     "bin": "where it was sorted: `Artifact/1` ... `Perfect/5`, `8`, `9`, `1` ...",
     "group": "what belongs together; no group stands in two splits",
@@ -27,7 +27,7 @@ COLUMNS = {
 }
 BODY = """# {name}
 
-Scored pictures to train a scorer of image quality on, prepared by hybridIQA's `prepare_dataset.py`.{licence}
+Scored images to train a scorer of image quality on, prepared by hybridIQA's `prepare_dataset.py`.{licence}
 
 | split | images | groups | scores |
 | --- | --- | --- | --- |
@@ -62,7 +62,7 @@ def _split_row(name: str, split: Dataset) -> str:
 
 
 def _bins_table(splits: DatasetDict) -> str:
-    """How many pictures of each bin each split has; nothing where there are no bins."""
+    """Return a table of how many images of each bin each split has; nothing where there are no bins."""
     feature = next(iter(splits.values())).features.get("bin")
     if not isinstance(feature, ClassLabel):
         return ""
@@ -72,11 +72,11 @@ def _bins_table(splits: DatasetDict) -> str:
     return "\n".join(["", f"| bin | {' | '.join(splits)} |", "| --- " * (len(splits) + 1) + "|", *rows, ""])
 
 
-def prepared_card(splits: DatasetDict, repository: HubRepository, license: str) -> DatasetCard:
-    """The card of a dataset that `prepare_dataset.py` has made.
+def build_card(splits: DatasetDict, repository: HubRepository, license: str) -> DatasetCard:
+    """Return the card of a dataset that `prepare_dataset.py` has made.
 
     Args:
-        license: of the pictures, as the Hub spells it.
+        license: of the images, as the Hub spells it.
     """
     names = next(iter(splits.values())).column_names
     body = BODY.format(
@@ -92,7 +92,7 @@ def prepared_card(splits: DatasetDict, repository: HubRepository, license: str) 
 
 
 def _write_shards(dataset: Dataset, folder: Path, split: str, cache_path: Path) -> int:
-    """Write a split as `data/SPLIT-00000-of-00001.parquet` ...; the bytes written."""
+    """Write a split as `data/SPLIT-00000-of-00001.parquet` ... and return the number of bytes written."""
     embedded = dataset.with_format("arrow").map(
         embed_table_storage, batched=True, batch_size=EMBED_BATCH_SIZE, cache_file_name=str(cache_path)
     )  # without a name of ours, the copy would be left beside the user's files
@@ -103,7 +103,7 @@ def _write_shards(dataset: Dataset, folder: Path, split: str, cache_path: Path) 
     return sum(path.stat().st_size for path in paths)
 
 
-def _describe(data: DatasetCardData, splits: DatasetDict, num_bytes: dict[str, int]) -> None:
+def _describe(data: CardData, splits: DatasetDict, num_bytes: dict[str, int]) -> None:
     """Put features, splits and the files of each split into a card's metadata, as the Hub and `datasets` read them."""
     features = next(iter(splits.values())).features
     infos = {name: SplitInfo(name, num_bytes[name], len(split)) for name, split in splits.items()}
@@ -114,8 +114,8 @@ def _describe(data: DatasetCardData, splits: DatasetDict, num_bytes: dict[str, i
     MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(data)
 
 
-def present_card(repository: HubRepository) -> DatasetCard:
-    """The card that a dataset has on the Hub, or an empty one.
+def fetch_card(repository: HubRepository) -> DatasetCard:
+    """Return the card that a dataset has on the Hub, or an empty one.
 
     Raises:
         PushError: the Hub cannot be asked.
@@ -125,11 +125,11 @@ def present_card(repository: HubRepository) -> DatasetCard:
     except (EntryNotFoundError, RepositoryNotFoundError):
         return DatasetCard("---\nlicense: unknown\n---\n")
     except Exception as error:  # each version of the Hub's client has classes of its own
-        raise PushError(f"the push to {repository.repo_id} did not begin: {reason_of(error)}") from error
+        raise PushError(f"the push to {repository.repo_id} did not begin: {explain_hub_error(error)}") from error
 
 
 def push_splits(splits: DatasetDict, repository: HubRepository, card: DatasetCard) -> str:
-    """Push all splits, and the card with what they are put into its metadata; the repository's address.
+    """Push all splits and the card, with what they are put into its metadata; return the repository's address.
 
     Raises:
         PushError: it did not arrive.

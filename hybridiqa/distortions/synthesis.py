@@ -1,6 +1,6 @@
-"""The scored folder of damaged pictures that is made of clean ones.
+"""Scored folder of distorted images, made of clean ones.
 
-The same bytes whatever the number of processes: every draw is seeded by the run's seed and the picture's name.
+The same bytes whatever the number of processes: every draw is seeded by the run's seed and the image's name.
 """
 
 import csv
@@ -17,48 +17,48 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from hybridiqa.data.folders import NOT_AN_IMAGE, Picture, read_picture
-from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, degrade, has_effect, shrink
+from hybridiqa.data.folders import NOT_AN_IMAGE, DecodedFile, read_image
+from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, distort, has_effect, shrink
 from hybridiqa.utils.atomic import new_folder
 from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
-from hybridiqa.utils.runtime import map_in_processes
+from hybridiqa.utils.processes import map_in_processes
 
 logger = logging.getLogger(__name__)
 
-CODECS = ("jpeg", "webp")  # the last thing that happens to a picture
-MAX_MIXES = 400  # of a picture; of the rarest severity, a fifth of them, there are 112
-MAX_GROUP_BYTES = 180  # file systems allow 255 a name, and family, severity and suffix must still fit
+CODECS = ("jpeg", "webp")  # the last thing that happens to an image
+MAX_MIXES = 400  # of an image; of the rarest level, a fifth of them, there are 112
+MAX_GROUP_BYTES = 180  # file systems allow 255 a name, and distortion type, level and suffix must still fit
 
 
 @dataclass(frozen=True)
 class Version:
-    """One damage of a picture, or two of them one after the other: (family, severity) each."""
+    """One distortion of an image, or two of them one after the other: (distortion type, level) each."""
 
-    damages: tuple[tuple[str, int], ...]
+    distortions: tuple[tuple[str, int], ...]
 
     @property
-    def severity(self) -> int:
-        """1 to 5; of two damages the root of the sum of squares, as errors add that know nothing of each other."""
-        return min(max(SEVERITIES), round(math.hypot(*(severity for _, severity in self.damages))))
+    def level(self) -> int:
+        """Return 1 to 5; of two the root of the sum of squares, as errors add that know nothing of each other."""
+        return min(max(LEVELS), round(math.hypot(*(level for _, level in self.distortions))))
 
     @property
     def name(self) -> str:
-        """`family_severity`, joined by `+` where there are two."""
-        return "+".join(f"{family}_{severity}" for family, severity in self.damages)
+        """Return `type_level`, joined by `+` where there are two."""
+        return "+".join(f"{distortion_type}_{level}" for distortion_type, level in self.distortions)
 
     def apply(self, image: Image.Image, seed: int) -> Image.Image:
-        """RGB in, RGB of the same size out."""
-        for family, severity in self.damages:
-            image = degrade(image, family, severity, seed)
+        """Distort an image: RGB in, RGB of the same size out."""
+        for distortion_type, level in self.distortions:
+            image = distort(image, distortion_type, level, seed)
         return image
 
 
 @dataclass
 class SynthesisReport:
-    """What `synthesize` did: `unreadable` and `without_effect` hold (path, reason or version) of what it left out."""
+    """Counts of what `synthesize` did; the lists hold (path, reason or version) of what it left out."""
 
     num_clean: int = 0
-    num_damaged: int = 0
+    num_distorted: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     without_effect: list[tuple[str, str]] = field(default_factory=list)
 
@@ -67,20 +67,22 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def picture_seed(seed: int, name: str) -> int:
-    """The seed (0 to 2**64 - 1) of one picture among those of a run."""
+def derive_seed(seed: int, name: str) -> int:
+    """Return the seed (0 to 2**64 - 1) of one image among those of a run."""
     return int(_digest(f"{seed}/{name}".encode())[:16], 16)
 
 
-def _group_names(relative_paths: list[str]) -> dict[str, str]:
-    """A file name for each picture, by which its versions know each other; `a.png` and `a.jpg` become a and a-2."""
+def _name_groups(relative_paths: list[str]) -> dict[str, str]:
+    """Return a file name for each image, by which its versions know each other; `a.png`, `a.jpg` become a and a-2."""
     plain = {}
     for path in sorted(relative_paths, key=lambda path: not has_image_suffix(path)):  # a.json must not rename a.png
         name = as_text(PurePosixPath(path).with_suffix("")).replace("/", "-").replace("\\", "-")
-        if len(name.encode()) > MAX_GROUP_BYTES:  # pictures named by their prompt
+        if len(name.encode()) > MAX_GROUP_BYTES:  # images named by their prompt
             name = name.encode()[: MAX_GROUP_BYTES - 20].decode(errors="ignore") + "-" + _digest(path.encode())[:12]
         plain[path] = name
-    groups, taken, plain_names = {}, set(), {name.casefold() for name in plain.values()}
+    groups: dict[str, str] = {}
+    taken: set[str] = set()
+    plain_names = {name.casefold() for name in plain.values()}
     for path, name in plain.items():
         group, number = name, 1
         while group.casefold() in taken or (number > 1 and group.casefold() in plain_names):
@@ -91,55 +93,55 @@ def _group_names(relative_paths: list[str]) -> dict[str, str]:
     return groups
 
 
-def clean_image(picture: Picture, max_size: int | None) -> Image.Image:
-    """A picture as RGB, fit to be called clean; `max_size` limits its longer side, in pixels, never enlarging.
+def make_clean(decoded: DecodedFile, max_size: int | None) -> Image.Image:
+    """Return an image as RGB, fit to be called clean; `max_size` limits its longer side, in pixels, never enlarging.
 
-    A palette picture is halved with antialiasing first: 256-colour pictures are usually dithered, and that grain,
+    A palette image is halved with antialiasing first: 256-colour images are usually dithered, and that grain,
     called clean, would teach a model to like noise. Averaging neighbours gives the colours back that it stands for.
     """
-    factor, image = 2.0 if picture.mode == "P" else 1.0, picture.rgb
+    factor, image = 2.0 if decoded.mode == "P" else 1.0, decoded.rgb
     if max_size is not None:
         factor = max(factor, max(image.size) / max_size)
     return shrink(image, factor, Image.Resampling.LANCZOS) if factor > 1 else image
 
 
 def read_clean(path: Path, max_size: int | None) -> Image.Image:
-    """The `clean_image` of a file. Raises ValueError where it cannot be read."""
-    return clean_image(read_picture(path), max_size)
+    """Read a file and `make_clean` it. Raises ValueError where it cannot be read."""
+    return make_clean(read_image(path), max_size)
 
 
 def _draw_versions(num_versions: int | None, rng: np.random.Generator) -> list[Version]:
-    """Distinct single damages: all, or a number of them with the severities spread evenly."""
+    """Draw distinct single distortions: all, or a number of them with the levels spread evenly."""
     if num_versions is None:
-        return [Version(((family, severity),)) for family in FAMILIES for severity in SEVERITIES]
-    quotient, remainder = divmod(num_versions, len(SEVERITIES))
+        return [Version(((name, level),)) for name in DISTORTIONS for level in LEVELS]
+    quotient, remainder = divmod(num_versions, len(LEVELS))
     versions = []
-    for position, severity in enumerate(rng.permutation(SEVERITIES)):
-        num_families = quotient + (position < remainder)
-        families = rng.choice(list(FAMILIES), num_families, replace=False)
-        versions += [Version(((str(family), int(severity)),)) for family in families]
+    for position, level in enumerate(rng.permutation(LEVELS)):
+        num_types = quotient + (position < remainder)
+        names = rng.choice(list(DISTORTIONS), num_types, replace=False)
+        versions += [Version(((str(name), int(level)),)) for name in names]
     return versions
 
 
 def _draw_mixes(num_mixes: int, rng: np.random.Generator) -> list[Version]:
-    """Distinct mixes of two damages, their severities spread evenly."""
-    by_severity = defaultdict(list)
-    for first, second in itertools.permutations(FAMILIES, 2):
+    """Draw distinct mixes of two distortions, their levels spread evenly."""
+    by_level = defaultdict(list)
+    for first, second in itertools.permutations(DISTORTIONS, 2):
         if first in CODECS and second not in CODECS:
             continue
-        for severities in itertools.product(SEVERITIES, repeat=2):
-            mix = Version(tuple(zip((first, second), severities, strict=True)))
-            by_severity[mix.severity].append(mix)
-    for mixes in by_severity.values():
+        for levels in itertools.product(LEVELS, repeat=2):
+            mix = Version(tuple(zip((first, second), levels, strict=True)))
+            by_level[mix.level].append(mix)
+    for mixes in by_level.values():
         rng.shuffle(mixes)
-    order = itertools.cycle(int(severity) for severity in rng.permutation(SEVERITIES))
-    return [by_severity[severity].pop() for severity in itertools.islice(order, num_mixes)]
+    order = itertools.cycle(int(level) for level in rng.permutation(LEVELS))
+    return [by_level[level].pop() for level in itertools.islice(order, num_mixes)]
 
 
 def cut_at_random(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-    """A square of `size` pixels from somewhere in the picture, which is shrunk first, but no more than that needs.
+    """Return a square of `size` pixels from somewhere in the image, which is shrunk first, as far as that allows.
 
-    Of a picture smaller than that, what there is.
+    Of an image smaller than that, what there is.
     """
     least = min(1.0, size / min(image.size))
     image = shrink(image, 1 / rng.uniform(least, 1), Image.Resampling.LANCZOS)
@@ -150,14 +152,14 @@ def cut_at_random(image: Image.Image, size: int, rng: np.random.Generator) -> Im
 
 @dataclass(frozen=True)
 class SynthesisOptions:
-    """What `synthesize` makes of a clean picture.
+    """Options of what `synthesize` makes of a clean image.
 
     Args:
         seed: of all draws, 0 or more.
-        versions_per_image: how many of the 60 pairs of family and severity; None takes all.
-        mixes_per_image: how many mixes of two damages besides.
-        max_size: limits the longer side of the picture, in pixels; None leaves it.
-        crops_per_image: clean squares cut out of the picture in its place, at random sizes of it; None takes it whole.
+        versions_per_image: how many of the 60 pairs of distortion type and level; None takes all.
+        mixes_per_image: how many mixes of two distortions besides.
+        max_size: limits the longer side of the image, in pixels; None leaves it.
+        crops_per_image: clean squares cut out of the image in its place, at random sizes of it; None takes it whole.
         crop_size: their side, in pixels.
 
     Raises:
@@ -172,7 +174,7 @@ class SynthesisOptions:
     crop_size: int | None = None
 
     def __post_init__(self) -> None:
-        num_pairs = len(FAMILIES) * len(SEVERITIES)
+        num_pairs = len(DISTORTIONS) * len(LEVELS)
         if self.versions_per_image is not None and not 1 <= self.versions_per_image <= num_pairs:
             raise ValueError(f"got {self.versions_per_image} versions per image; accepted: 1 to {num_pairs}")
         if not 0 <= self.mixes_per_image <= MAX_MIXES:
@@ -186,13 +188,13 @@ class SynthesisOptions:
                 "accepted: a seed of 0 or more, the others 1 or more"
             )
 
-    def clean_pictures(self, picture: Picture, group: str) -> Iterator[tuple[str, Image.Image]]:
-        """The clean pictures that are made of one file, and the name of each."""
-        image = clean_image(picture, self.max_size)
+    def cut_clean(self, decoded: DecodedFile, group: str) -> Iterator[tuple[str, Image.Image]]:
+        """Yield the clean images that are made of one file, and the name of each."""
+        image = make_clean(decoded, self.max_size)
         if self.crops_per_image is None or self.crop_size is None:
             yield group, image
             return
-        rng = np.random.default_rng(picture_seed(self.seed, group))
+        rng = np.random.default_rng(derive_seed(self.seed, group))
         for number in range(self.crops_per_image):
             yield f"{group}@{number + 1}", cut_at_random(image, self.crop_size, rng)
 
@@ -200,30 +202,31 @@ class SynthesisOptions:
 def _write_versions(
     named: tuple[str, str], clean_dir: Path, output_dir: Path, options: SynthesisOptions
 ) -> tuple[list[dict], list[tuple[str, str]]] | str:
-    """Write the clean pictures of one file and their damaged versions.
+    """Write the clean images of one file and their distorted versions.
 
-    Returns their rows of the manifest, and (name, version) of what had no effect; for a file that is no whole picture,
+    Returns their rows of the manifest, and (name, version) of what had no effect; for a file that is no whole image,
     the reason instead.
     """
     relative_path, group = named
     try:
-        picture = read_picture(clean_dir / relative_path)
+        decoded = read_image(clean_dir / relative_path)
     except ValueError as error:
         return str(error)
-    source = {"source": as_text(relative_path), "sha256": _digest(picture.data)}
-    rows, without_effect = [], []
-    for name, clean in options.clean_pictures(picture, group):
+    source = {"source": as_text(relative_path), "sha256": _digest(decoded.data)}
+    rows: list[dict] = []
+    without_effect: list[tuple[str, str]] = []
+    for name, clean in options.cut_clean(decoded, group):
         clean.save(output_dir / "Perfect" / "5" / f"{name}__clean.png")
         rows.append({"group": name} | source | {"width": clean.width, "height": clean.height})
-        seed = picture_seed(options.seed, name)
+        seed = derive_seed(options.seed, name)
         rng = np.random.default_rng(seed)
         versions = _draw_versions(options.versions_per_image, rng) + _draw_mixes(options.mixes_per_image, rng)
         for version in versions:
-            damaged = version.apply(clean, seed)
-            if not has_effect(clean, damaged):
+            distorted = version.apply(clean, seed)
+            if not has_effect(clean, distorted):
                 without_effect.append((relative_path, version.name))
                 continue
-            damaged.save(output_dir / "Artifact" / str(6 - version.severity) / f"{name}__{version.name}.png")
+            distorted.save(output_dir / "Artifact" / str(6 - version.level) / f"{name}__{version.name}.png")
     return rows, without_effect
 
 
@@ -237,23 +240,24 @@ def _write_manifest(path: Path, rows: list[dict]) -> None:
 def synthesize(
     clean_dir: str | Path, output_dir: str | Path, options: SynthesisOptions = SynthesisOptions(), num_workers: int = 1
 ) -> SynthesisReport:
-    """Write a scored folder of damaged versions of clean pictures; the same bytes for any number of processes.
+    """Write a scored folder of distorted versions of clean images; the same bytes for any number of processes.
 
-    A clean picture goes to `Perfect/5/<group>__clean.png`, severity s to `Artifact/<6-s>/<group>__<family>_<s>.png`,
-    where the group names the source picture, with `@<number>` behind it for a crop; `manifest.csv` lists group, source
-    file with its sha256, and the clean picture's width and height in pixels. A mix of two damages is called
-    `<group>__<family>_<s>+<family>_<s>.png`; a codec is its last damage, and the severities add as in `Version`. A
-    damage that changes nothing (colour on a grey picture) is left out and reported, as are broken pictures.
+    A clean image goes to `Perfect/5/<group>__clean.png`, level n to `Artifact/<6-n>/<group>__<type>_<n>.png`, where
+    the group names the source image, with `@<number>` behind it for a crop; `manifest.csv` lists group, source file
+    with its sha256, and the clean image's width and height in pixels. A mix of two distortions is called
+    `<group>__<type>_<n>+<type>_<n>.png`; a codec is its last one, and the levels add as in `Version`. A distortion that
+    changes nothing (colour on a grey image) is left out and reported, as are broken images.
 
-    Raises ValueError for no picture in `clean_dir`, or an `output_dir` that holds anything; a run that fails leaves
+    Raises ValueError for no image in `clean_dir`, or an `output_dir` that holds anything; a run that fails leaves
     nothing behind.
     """
     if num_workers < 1:
         raise ValueError(f"got num_workers {num_workers}; accepted: 1 or more")
-    clean_dir, report, rows = Path(clean_dir), SynthesisReport(), []
-    groups = _group_names([path.relative_to(clean_dir).as_posix() for path in walk_files(clean_dir)])
+    clean_dir, report = Path(clean_dir), SynthesisReport()
+    rows: list[dict] = []
+    groups = _name_groups([path.relative_to(clean_dir).as_posix() for path in walk_files(clean_dir)])
     with new_folder(Path(output_dir)) as unfinished:
-        for folder in ["Perfect/5", *(f"Artifact/{6 - severity}" for severity in SEVERITIES)]:
+        for folder in ["Perfect/5", *(f"Artifact/{6 - level}" for level in LEVELS)]:
             (unfinished / folder).mkdir(parents=True)
         write = partial(_write_versions, clean_dir=clean_dir, output_dir=unfinished, options=options)
         results = map_in_processes(write, sorted(groups.items()), num_workers)
@@ -266,8 +270,8 @@ def synthesize(
             rows += result[0]
             report.without_effect += result[1]
         if not rows:
-            raise ValueError(f"no clean picture in {str(clean_dir)!r}")
+            raise ValueError(f"no clean image in {str(clean_dir)!r}")
         _write_manifest(unfinished / "manifest.csv", rows)
         report.num_clean = len(rows)
-        report.num_damaged = len(list((unfinished / "Artifact").rglob("*.png")))
+        report.num_distorted = len(list((unfinished / "Artifact").rglob("*.png")))
     return report

@@ -1,7 +1,7 @@
-"""The damages that synthesized datasets are made of.
+"""Distortions that synthesized datasets are made of.
 
-A damage has a severity from 1 (just visible) to 5 (ruined). Within one seed, what has no order (the filter, the
-places) is the same for all severities of a family, so that more severity is more damage.
+A distortion has a level from 1 (just visible) to 5 (ruined). Within one seed, what has no order (the filter, the
+places) is the same for all levels of a distortion type, so that a higher level is more distortion.
 
 Everything here is Pillow, NumPy and SciPy, which give the same bytes whatever the number of threads or processes.
 """
@@ -18,55 +18,56 @@ from scipy.signal import oaconvolve
 
 from hybridiqa.models import hub_code
 
-SEVERITIES = (1, 2, 3, 4, 5)
+LEVELS = (1, 2, 3, 4, 5)
 # A model should not learn five exact strengths by heart; below 0.5, neighbouring levels cannot change places.
-SEVERITY_JITTER = 0.3
-# Mean difference (0-255) below which a damage found nothing to work on: colour on a grey picture, blur on a flat one.
+LEVEL_JITTER = 0.3
+# Mean difference (0-255) below which a distortion found nothing to work on: colour on a grey image, blur on a flat one.
 NO_EFFECT = 0.02
 NUM_WARPED_PLACES = 8
 
 
-def between(severity: float, *values: float) -> float:
-    """The value at a severity, of values given for severities 1 to 5."""
-    return float(np.interp(severity, SEVERITIES, values))
+def interpolate(level: float, *values: float) -> float:
+    """Return the value at a level, of values given for levels 1 to 5."""
+    return float(np.interp(level, LEVELS, values))
 
 
-def through_codec(image: Image.Image, **options) -> Image.Image:
-    """What is left of a picture that was saved with Pillow's `options`."""
+def recompress(image: Image.Image, **options) -> Image.Image:
+    """Return what is left of an image that was saved with Pillow's `options`."""
     buffer = io.BytesIO()
     image.save(buffer, **options)
     return hub_code.load_image(buffer.getvalue())
 
 
 def shrink(image: Image.Image, factor: float, resample: Image.Resampling) -> Image.Image:
-    """The picture with its sides divided by a factor, at least one pixel each."""
-    return image.resize([max(1, round(side / factor)) for side in image.size], resample)
+    """Divide an image's sides by a factor; at least one pixel each is left."""
+    width, height = (max(1, round(side / factor)) for side in image.size)
+    return image.resize((width, height), resample)
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
-    """Numbers about 0-255, `(height, width, 3)`, rounded and clipped."""
+    """Round and clip numbers about 0-255, `(height, width, 3)`."""
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """JPEG compression, with or without colour subsampling."""
-    quality = round(between(severity, 60, 35, 18, 9, 3))
-    return through_codec(image, format="JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
+def jpeg(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Compress as JPEG, with or without colour subsampling."""
+    quality = round(interpolate(level, 60, 35, 18, 9, 3))
+    return recompress(image, format="JPEG", quality=quality, subsampling=int(rng.choice([0, 2])))
 
 
-def webp(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """WebP compression; as its lowest quality is still fair, strong damage also packs fewer pixels."""
-    factor = between(severity, 1, 1, 1.2, 1.7, 3.5)
-    packed = through_codec(
+def webp(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Compress as WebP; as its lowest quality is still fair, high levels also pack fewer pixels."""
+    factor = interpolate(level, 1, 1, 1.2, 1.7, 3.5)
+    packed = recompress(
         shrink(image, factor, Image.Resampling.BICUBIC),
         format="WEBP",
-        quality=round(between(severity, 45, 20, 8, 3, 0)),
+        quality=round(interpolate(level, 45, 20, 8, 3, 0)),
     )
     return packed.resize(image.size, Image.Resampling.BICUBIC)
 
 
 def _defocus(image: Image.Image, radius: float) -> Image.Image:
-    """The mean of a disc about each pixel, as of a lens out of focus; its radius in pixels."""
+    """Take the mean of a disc about each pixel, as of a lens out of focus; its radius in pixels."""
     reach = math.ceil(radius)
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1)
@@ -76,76 +77,78 @@ def _defocus(image: Image.Image, radius: float) -> Image.Image:
 
 
 def _smear(image: Image.Image, size: int, num_times: int) -> Image.Image:
-    """Medians, as of a denoiser that leaves blots: what is smaller than `size` pixels goes, edges stay."""
+    """Take medians, as of a denoiser that leaves blots: what is smaller than `size` pixels goes, edges stay."""
     for _ in range(num_times):
         image = image.filter(ImageFilter.MedianFilter(size))
     return image
 
 
-def blur(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Gaussian, of a lens out of focus, or the smear of a denoiser."""
+def blur(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Blur as a Gaussian, as a lens out of focus, or as the smear of a denoiser."""
     kind = rng.choice(["gaussian", "gaussian", "defocus", "smear"])
     if kind == "defocus":
-        return _defocus(image, between(severity, 1.2, 2.3, 4, 7, 12))
+        return _defocus(image, interpolate(level, 1.2, 2.3, 4, 7, 12))
     if kind == "smear":
-        return _smear(image, size=round(between(severity, 1, 2, 2, 3, 4)) * 2 + 1, num_times=round(severity))
-    return image.filter(ImageFilter.GaussianBlur(between(severity, 0.7, 1.3, 2.3, 4, 7)))
+        return _smear(image, size=round(interpolate(level, 1, 2, 2, 3, 4)) * 2 + 1, num_times=round(level))
+    return image.filter(ImageFilter.GaussianBlur(interpolate(level, 0.7, 1.3, 2.3, 4, 7)))
 
 
-def noise(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise, of brightness alone or of each colour channel apart, as fine as the pixels or coarser."""
+def noise(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Add Gaussian noise, to brightness alone or each colour channel apart, as fine as the pixels or coarser."""
     channels = int(rng.choice([1, 3]))
     coarseness = rng.choice([0, rng.uniform(0.4, 1.2)])  # standard deviation in pixels
     grain = rng.standard_normal((image.height, image.width, channels))  # (height, width, 1 or 3)
     if coarseness:
         grain = gaussian_filter(grain, (coarseness, coarseness, 0), mode="wrap")
         grain /= max(grain.std(), 1e-12)
-    return to_image(np.asarray(image) + between(severity, 6, 12, 24, 45, 80) * grain)
+    return to_image(np.asarray(image) + interpolate(level, 6, 12, 24, 45, 80) * grain)
 
 
-def rescale(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Scaled down and up again, each way with a random filter."""
+def rescale(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Scale down and up again, each way with a random filter."""
     smooth = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS]
     down = smooth[rng.integers(3)]
     up = [*smooth, Image.Resampling.NEAREST][rng.integers(4)]
-    return shrink(image, between(severity, 1.5, 2.2, 3.5, 6, 10), down).resize(image.size, up)
+    return shrink(image, interpolate(level, 1.5, 2.2, 3.5, 6, 10), down).resize(image.size, up)
 
 
-def banding(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Posterised: 22 down to 2 evenly spaced levels a channel.
+def banding(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Posterise to 22 down to 2 evenly spaced tones a channel.
 
-    Their number stays even: an odd one has mid-grey among its levels and can damage less than the next larger one.
+    Their number stays even: an odd one has mid-grey among them and can distort less than the next larger one.
     """
-    last_level = 2 * round(between(severity, 10, 6, 3, 1.6, 0)) + 1
+    last_level = 2 * round(interpolate(level, 10, 6, 3, 1.6, 0)) + 1
     return to_image(np.rint(np.asarray(image) / 255 * last_level) * 255 / last_level)
 
 
-def oversharpen(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Unsharp masking; radius in pixels, strength in percent."""
+def oversharpen(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Sharpen by unsharp masking; radius in pixels, strength in percent."""
     radius = rng.uniform(1, 3)
-    return image.filter(ImageFilter.UnsharpMask(radius, round(between(severity, 60, 140, 300, 600, 1200)), threshold=0))
+    return image.filter(
+        ImageFilter.UnsharpMask(radius, round(interpolate(level, 60, 140, 300, 600, 1200)), threshold=0)
+    )
 
 
-def oversaturate(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Colours moved away from grey by a factor."""
-    return ImageEnhance.Color(image).enhance(between(severity, 1.5, 2.1, 3.2, 5, 9))
+def oversaturate(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Move colours away from grey by a factor."""
+    return ImageEnhance.Color(image).enhance(interpolate(level, 1.5, 2.1, 3.2, 5, 9))
 
 
-def exposure(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Too bright, too dark, faded or too hard; all channels alike."""
+def exposure(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Make it too bright, too dark, faded or too hard; all channels alike."""
     kind = rng.choice(["bright", "dark", "faded", "hard"])
     grey = rng.uniform(80, 190)
     pixels = np.asarray(image, dtype=float)
     if kind == "faded":
-        return to_image(grey + (pixels - grey) * between(severity, 0.8, 0.65, 0.5, 0.33, 0.17))
+        return to_image(grey + (pixels - grey) * interpolate(level, 0.8, 0.65, 0.5, 0.33, 0.17))
     if kind == "hard":
-        return to_image(grey + (pixels - grey) * between(severity, 1.3, 1.6, 2.2, 3.2, 5.5))
-    stops = between(severity, 0.3, 0.6, 0.95, 1.4, 2.1)
+        return to_image(grey + (pixels - grey) * interpolate(level, 1.3, 1.6, 2.2, 3.2, 5.5))
+    stops = interpolate(level, 0.3, 0.6, 0.95, 1.4, 2.1)
     return to_image(255 * (pixels / 255) ** 2 ** (stops if kind == "dark" else -stops))
 
 
-def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Smooth random warps, of the whole picture or of a few places in it, as of a molten face; waves of many sizes."""
+def elastic(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Warp the whole image or a few places in it, smoothly and at random, as a molten face; waves of many sizes."""
     pixels = np.asarray(image)  # (height, width, 3)
     side = min(image.size)
     shape = (2, image.height, image.width)
@@ -154,13 +157,13 @@ def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Im
     spots = rng.random((NUM_WARPED_PLACES, 3))  # row, column, size
     shifts = gaussian_filter(rng.standard_normal(shape), sigma=(0, reach, reach), mode="reflect")
     steepness = (
-        between(severity, 0.4, 0.55, 0.75, 1, 1.3) if is_local else between(severity, 0.08, 0.18, 0.36, 0.7, 1.2)
+        interpolate(level, 0.4, 0.55, 0.75, 1, 1.3) if is_local else interpolate(level, 0.08, 0.18, 0.36, 0.7, 1.2)
     )
     shifts *= steepness * reach / max(shifts.std(), 1e-12)
     places = np.indices(shape[1:])
     if is_local:
         strength = np.zeros(shape[1:])
-        for row, column, size in spots[: round(between(severity, 1, 2, 3, 5, NUM_WARPED_PLACES))]:
+        for row, column, size in spots[: round(interpolate(level, 1, 2, 3, 5, NUM_WARPED_PLACES))]:
             distances = np.hypot(places[0] - row * (image.height - 1), places[1] - column * (image.width - 1))
             strength = np.maximum(strength, np.exp(-0.5 * (distances / ((0.04 + 0.08 * size) * side)) ** 2))
         shifts *= strength
@@ -169,48 +172,50 @@ def elastic(image: Image.Image, severity: float, rng: np.random.Generator) -> Im
     return Image.fromarray(np.stack(channels, axis=-1))
 
 
-def _most_different(pixels: np.ndarray, patch: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Of the rectangles at these corners, the one least like the patch: sky pasted on sky is no damage."""
+def _find_most_different(pixels: np.ndarray, patch: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Return the rectangle at one of these corners that is least like the patch: sky on sky is no distortion."""
     height, width = patch.shape[:2]
     rectangles = [pixels[top : top + height, left : left + width] for top, left in corners]
-    return max(rectangles, key=lambda rectangle: np.abs(rectangle - patch.astype(int)).mean())
+    return max(rectangles, key=lambda rectangle: float(np.abs(rectangle - patch.astype(int)).mean()))
 
 
-def wrong_patches(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Rectangles that show another part of the picture."""
+def wrong_patches(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Let rectangles show another part of the image."""
     pixels = np.asarray(image)  # (height, width, 3)
-    damaged = pixels.copy()
-    for _ in range(round(between(severity, 2, 4, 7, 12, 22))):
-        share = between(severity, 0.05, 0.08, 0.12, 0.16, 0.2) * rng.uniform(0.5, 1.5, size=2)
+    distorted = pixels.copy()
+    for _ in range(round(interpolate(level, 2, 4, 7, 12, 22))):
+        share = interpolate(level, 0.05, 0.08, 0.12, 0.16, 0.2) * rng.uniform(0.5, 1.5, size=2)
         corners = rng.random((3, 2))  # where it goes, and two places that it may come from
         size = np.maximum(1, share * pixels.shape[:2]).astype(int)
         corners = (corners * (pixels.shape[:2] - size + 1)).astype(int)
         (top, left), (height, width) = corners[0], size
         patch = pixels[top : top + height, left : left + width]
-        damaged[top : top + height, left : left + width] = _most_different(pixels, patch, corners[1:])
-    return Image.fromarray(damaged)
+        distorted[top : top + height, left : left + width] = _find_most_different(pixels, patch, corners[1:])
+    return Image.fromarray(distorted)
 
 
-def shuffled_blocks(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """A share of the small square blocks shows what lies some way off; sizes and distances in pixels."""
+def shuffled_blocks(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
+    """Let a share of the small square blocks show what lies some way off; sizes and distances in pixels."""
     pixels = np.asarray(image)  # (height, width, 3)
     block = int(rng.integers(10, 25))
     rows, columns = np.indices(pixels.shape[:2])  # (height, width) each
     blocks = (rows // block, columns // block)
-    grid_shape = (rows[-1, 0] // block + 1, columns[0, -1] // block + 1)
+    grid_shape = ((image.height - 1) // block + 1, (image.width - 1) // block + 1)
     draws = rng.random(grid_shape)
-    is_moved = draws <= max(draws.min(), between(severity, 0.04, 0.15, 0.35, 0.7, 1))  # one at least
+    is_moved = draws <= max(draws.min(), interpolate(level, 0.04, 0.15, 0.35, 0.7, 1))  # one at least
     angles = rng.uniform(0, 2 * np.pi, grid_shape)
-    distances = is_moved * block * between(severity, 0.3, 0.6, 1.1, 2, 3.5)
+    distances = is_moved * block * interpolate(level, 0.3, 0.6, 1.1, 2, 3.5)
     rows = rows + np.rint(distances * np.sin(angles)).astype(int)[blocks]
     columns = columns + np.rint(distances * np.cos(angles)).astype(int)[blocks]
     return Image.fromarray(pixels[np.clip(rows, 0, image.height - 1), np.clip(columns, 0, image.width - 1)])
 
 
-# Five families stay out of this table forever, in any form: motion blur, swirls, impulse (salt-and-pepper) noise,
-# JPEG 2000 and colour casts. They are what a trained model is tested on as damage it has never seen
-# (unseen_artifacts.py, which nothing that trains may import).
-FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
+Distortion = Callable[[Image.Image, float, np.random.Generator], Image.Image]
+
+# Five types stay out of this table forever, in any form: motion blur, swirls, impulse (salt-and-pepper) noise, JPEG
+# 2000 and colour casts. They are what a trained model is tested on as distortions that it has never seen (held_out.py,
+# which nothing that trains may import).
+DISTORTIONS: dict[str, Distortion] = {
     function.__name__: function
     for function in (
         jpeg,
@@ -229,37 +234,32 @@ FAMILIES: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Im
 }
 
 
-def apply_damage(
-    function: Callable[[Image.Image, float, np.random.Generator], Image.Image],
-    image: Image.Image,
-    severity: int,
-    seed: int,
-) -> Image.Image:
-    """The picture with the damage of a family's function: RGB in, RGB of the same size out.
+def apply_distortion(function: Distortion, image: Image.Image, level: int, seed: int) -> Image.Image:
+    """Return the image distorted by a type's function: RGB in, RGB of the same size out.
 
-    `severity` is 1 (just visible) to 5 (ruined); seed (0 or more) and the function's name decide what is random. Raises
-    ValueError for another severity, or a picture that is not RGB.
+    `level` is 1 (just visible) to 5 (ruined); seed (0 or more) and the function's name decide what is random. Raises
+    ValueError for another level, or an image that is not RGB.
     """
-    if severity not in SEVERITIES:
-        raise ValueError(f"got the severity {severity!r}; accepted: {SEVERITIES}")
+    if level not in LEVELS:
+        raise ValueError(f"got the level {level!r}; accepted: {LEVELS}")
     if image.mode != "RGB":
-        raise ValueError(f"got a picture of mode {image.mode!r}; accepted: 'RGB'")
-    family_seed = [seed, zlib.crc32(function.__name__.encode())]
-    jitter = np.random.default_rng([*family_seed, severity]).uniform(-SEVERITY_JITTER, SEVERITY_JITTER)
-    return function(image, severity + jitter, np.random.default_rng(family_seed))
+        raise ValueError(f"got an image of mode {image.mode!r}; accepted: 'RGB'")
+    type_seed = [seed, zlib.crc32(function.__name__.encode())]
+    jitter = np.random.default_rng([*type_seed, level]).uniform(-LEVEL_JITTER, LEVEL_JITTER)
+    return function(image, level + jitter, np.random.default_rng(type_seed))
 
 
-def degrade(image: Image.Image, family: str, severity: int, seed: int) -> Image.Image:
-    """The picture with one damage: RGB in, RGB of the same size out, the same for the same seed (0 or more).
+def distort(image: Image.Image, distortion_type: str, level: int, seed: int) -> Image.Image:
+    """Return the image with one distortion: RGB in, RGB of the same size out, the same for the same seed (0 or more).
 
-    `severity` is 1 (just visible) to 5 (ruined). Raises ValueError for another severity, an unknown family, or a
-    picture that is not RGB.
+    `level` is 1 (just visible) to 5 (ruined). Raises ValueError for another level, an unknown distortion type, or an
+    image that is not RGB.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"got the family {family!r}; accepted: {', '.join(FAMILIES)}")
-    return apply_damage(FAMILIES[family], image, severity, seed)
+    if distortion_type not in DISTORTIONS:
+        raise ValueError(f"got the distortion type {distortion_type!r}; accepted: {', '.join(DISTORTIONS)}")
+    return apply_distortion(DISTORTIONS[distortion_type], image, level, seed)
 
 
-def has_effect(clean: Image.Image, damaged: Image.Image) -> bool:
-    """Whether a damage found anything to work on; the pictures are of one size."""
-    return bool(np.abs(np.asarray(damaged, dtype=int) - np.asarray(clean)).mean() >= NO_EFFECT)
+def has_effect(clean: Image.Image, distorted: Image.Image) -> bool:
+    """Return whether a distortion found anything to work on; the images are of one size."""
+    return bool(np.abs(np.asarray(distorted, dtype=int) - np.asarray(clean)).mean() >= NO_EFFECT)

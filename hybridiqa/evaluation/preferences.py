@@ -22,7 +22,7 @@ from types import UnionType
 import numpy as np
 from datasets import Dataset
 
-from hybridiqa.data.database_reader import PictureFinder
+from hybridiqa.data.database_reader import ReleaseFiles
 from hybridiqa.data.loading import HASH_LENGTH
 from hybridiqa.utils.files import content_hash
 
@@ -109,7 +109,7 @@ def read_comparisons(list_path: Path) -> Preferences:
     except ValueError as error:
         raise ValueError(f"{list_path} is no list of comparisons: {error}") from error
     split = list_path.stem  # whose folder is preferred where a name lies in several
-    finder, indices, missing = PictureFinder(list_path.parent, (f"{split}_images", split)), {}, {}
+    finder, indices, missing = ReleaseFiles(list_path.parent, (f"{split}_images", split)), {}, {}
     sources, prompts, comparisons, digest = [], [], [], hashlib.sha256()
     for prompt, names, ranks in listed:
         there = []

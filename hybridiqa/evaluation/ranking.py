@@ -14,8 +14,10 @@ from hybridiqa.evaluation.preferences import Preferences, preference_accuracy
 from hybridiqa.evaluation.scorers import Scorer, ScorerOptions, load_scorers, split_label
 from hybridiqa.evaluation.tables import CSV_COLUMNS, ranking_csv, ranking_markdown, write_csv
 from hybridiqa.utils.atomic import new_folder, write_json
+from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.plots import plot_ranking
-from hybridiqa.utils.runtime import choose_device, describe_run, map_in_processes
+from hybridiqa.utils.processes import map_in_processes
+from hybridiqa.utils.runs import describe_run
 from metrics.iqa.iqa import (
     MIN_GROUP_SIZE,
     LogisticFitError,

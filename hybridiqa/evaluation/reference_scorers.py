@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel
 
 from hybridiqa.models import hub_code
-from hybridiqa.utils.runtime import first_line
+from hybridiqa.utils.libraries import first_line
 
 TEXT_IMAGE_METHODS = ("get_text_features", "get_image_features")
 

@@ -19,32 +19,33 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hybridiqa.data.loading import HASH_LENGTH
-from hybridiqa.distortions.held_out import UNSEEN_FAMILIES, check_jpeg2000
-from hybridiqa.distortions.synthesis import picture_seed, read_clean
+from hybridiqa.distortions.held_out import HELD_OUT_DISTORTIONS, check_jpeg2000
+from hybridiqa.distortions.synthesis import derive_seed, read_clean
 from hybridiqa.distortions.trained import (
-    FAMILIES,
-    SEVERITIES,
-    apply_damage,
+    DISTORTIONS,
+    LEVELS,
+    apply_distortion,
     has_effect,
-    through_codec,
+    recompress,
 )
 from hybridiqa.evaluation.scorers import ScorerOptions, load_scorers
 from hybridiqa.evaluation.tables import _csv_rows, robustness_markdown, write_csv
 from hybridiqa.utils.atomic import new_folder, write_json
+from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, walk_files
-from hybridiqa.utils.runtime import choose_device, describe_run
+from hybridiqa.utils.runs import describe_run
 
 logger = logging.getLogger(__name__)
 
 CLEAN = "clean"
-ALL_FAMILIES = FAMILIES | UNSEEN_FAMILIES
-GROUPS_OF_FAMILIES = {"all": ALL_FAMILIES, "trained": FAMILIES, "unseen": UNSEEN_FAMILIES}
+ALL_FAMILIES = DISTORTIONS | HELD_OUT_DISTORTIONS
+GROUPS_OF_FAMILIES = {"all": ALL_FAMILIES, "trained": DISTORTIONS, "unseen": HELD_OUT_DISTORTIONS}
 INTERVAL_PERCENTILES = (2.5, 97.5)
 
 
 def _jpeg95(image: Image.Image) -> Image.Image:
     """As JPEG of quality 95, which shows no damage."""
-    return through_codec(image, format="JPEG", quality=95)
+    return recompress(image, format="JPEG", quality=95)
 
 
 def _shift(image: Image.Image) -> Image.Image:
@@ -85,7 +86,7 @@ class Version:
 
 
 def _versions_of(picture: str) -> list[Version]:
-    damages = [Version(picture, family, severity) for family in ALL_FAMILIES for severity in SEVERITIES]
+    damages = [Version(picture, family, severity) for family in ALL_FAMILIES for severity in LEVELS]
     return [Version(picture, CLEAN, None), *damages, *(Version(picture, change, None) for change in CHANGES)]
 
 
@@ -95,7 +96,7 @@ def _make(version: Version, clean: Image.Image, seed: int) -> Image.Image | None
         return clean
     if version.kind in CHANGES:
         return CHANGES[version.kind](clean)
-    damaged = apply_damage(ALL_FAMILIES[version.kind], clean, version.severity, seed)
+    damaged = apply_distortion(ALL_FAMILIES[version.kind], clean, version.severity, seed)
     return damaged if has_effect(clean, damaged) else None
 
 
@@ -166,7 +167,7 @@ class DamagedPictures(Sequence):
         if clean is None:
             return b""
         try:
-            image = _make(version, clean, picture_seed(self.seed, version.picture))
+            image = _make(version, clean, derive_seed(self.seed, version.picture))
         except (OSError, ValueError) as error:  # sides that a format does not have: 16384 pixels in WebP
             logger.warning("no %s: %s", version, error)
             return b""
@@ -185,13 +186,13 @@ def _clean_and_damaged_scores(versions: Sequence[Version], scores: Sequence[floa
     rows = {picture: row for row, picture in enumerate(dict.fromkeys(version.picture for version in versions))}
     columns = {family: column for column, family in enumerate(ALL_FAMILIES)}
     clean = np.full(len(rows), np.nan)
-    damaged = np.full((len(rows), len(columns), len(SEVERITIES)), np.nan)
+    damaged = np.full((len(rows), len(columns), len(LEVELS)), np.nan)
     for version, score in zip(versions, scores, strict=True):
         row = rows[version.picture]
         if version.kind == CLEAN:
             clean[row] = score
         elif version.kind in columns:
-            damaged[row, columns[version.kind], SEVERITIES.index(version.severity)] = score
+            damaged[row, columns[version.kind], LEVELS.index(version.severity)] = score
     return clean, damaged
 
 
@@ -246,7 +247,7 @@ def ordering(
     clean, damaged = _clean_and_damaged_scores(versions, scores)
     has_any = ~np.isnan(damaged).all(axis=(1, 2))
     clean, damaged = clean[has_any], damaged[has_any]
-    pairs = list(itertools.combinations(range(len(SEVERITIES)), 2))
+    pairs = list(itertools.combinations(range(len(LEVELS)), 2))
     mild, strong = np.array(pairs).T  # (10,) each: indices of severities
     over_damaged = _comparisons(clean[:, None, None], damaged)  # (pictures, families, 5)
     over_strong = _comparisons(damaged[..., mild], damaged[..., strong])  # (pictures, families, 10)
@@ -254,8 +255,8 @@ def ordering(
     rows = []
     for name, members in (GROUPS_OF_FAMILIES | {family: (family,) for family in ALL_FAMILIES}).items():
         is_member = np.isin(list(ALL_FAMILIES), list(members))
-        for severity in (None, *SEVERITIES):
-            level = slice(None) if severity is None else [SEVERITIES.index(severity)]
+        for severity in (None, *LEVELS):
+            level = slice(None) if severity is None else [LEVELS.index(severity)]
             of_level = slice(None) if severity is None else np.flatnonzero(mild == level[0])
             rows.append(
                 {

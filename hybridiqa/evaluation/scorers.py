@@ -20,7 +20,8 @@ from hybridiqa.evaluation.reference_scorers import BrisqueScorer, PyiqaScorer, l
 from hybridiqa.inference.engine import Engine, load_engine
 from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
 from hybridiqa.models.loading import UntrustedCodeError
-from hybridiqa.utils.runtime import choose_device, first_line
+from hybridiqa.utils.devices import choose_device
+from hybridiqa.utils.libraries import first_line
 from hybridiqa.utils.tables import TABLE_SUFFIXES, read_table
 
 LABEL = re.compile(r"([\w .()+-]+)=(.+)")

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hybridiqa.distortions.trained import SEVERITIES
+from hybridiqa.distortions.trained import LEVELS
 from metrics.iqa.iqa import is_defined
 
 MEASURES = {"clean_over_damaged": "clean over damaged", "mild_over_strong": "milder over stronger"}
@@ -180,7 +180,7 @@ def mean_score_table(report: dict) -> str:
     rows = [
         [model, *(number(score, 2) for score in result["mean_scores"])] for model, result in report["models"].items()
     ]
-    return markdown_table(["mean score", "clean", *(f"severity {severity}" for severity in SEVERITIES)], rows)
+    return markdown_table(["mean score", "clean", *(f"severity {severity}" for severity in LEVELS)], rows)
 
 
 def _unscored_lines(report: dict) -> list[str]:
@@ -197,7 +197,7 @@ def _unscored_lines(report: dict) -> list[str]:
 
 def robustness_markdown(report: dict) -> str:
     """The whole report."""
-    by_severity = list(_ordering_rows(report, families_of(report), [*SEVERITIES]))
+    by_severity = list(_ordering_rows(report, families_of(report), [*LEVELS]))
     return "\n\n".join(
         [
             "# Robustness",

@@ -24,7 +24,7 @@ from hybridiqa.scores.ledger import progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow
 from hybridiqa.utils.atomic import is_within, open_atomically, write_text_atomically
 from hybridiqa.utils.hub import HubRepository, pushing_to
-from hybridiqa.utils.runtime import first_line
+from hybridiqa.utils.libraries import first_line
 
 SAVED_FILES = ("dataset_dict.json", "state.json")  # by which save_to_disk's folders are known
 STREAM_BATCH_SIZE = 64  # images whose bytes are in memory together

@@ -13,7 +13,7 @@ import torch
 from transformers import BaseImageProcessor, PretrainedConfig
 
 from hybridiqa.models import hub_code
-from hybridiqa.utils.runtime import first_line, import_optional
+from hybridiqa.utils.libraries import first_line, import_optional
 
 METADATA_KEY = "hybridiqa"
 INPUT_NAME, OUTPUT_NAME = "pixel_values", "patch_scores"

@@ -25,7 +25,7 @@ from hybridiqa.inference.onnx_engine import (
 )
 from hybridiqa.models.loading import model_fingerprint
 from hybridiqa.utils.files import has_image_suffix, walk_files
-from hybridiqa.utils.runtime import import_optional
+from hybridiqa.utils.libraries import import_optional
 from metrics.iqa.iqa import compute_metrics
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedModel
 
 from hybridiqa.models.loading import load_model, model_fingerprint
-from hybridiqa.utils.runtime import choose_device, first_line
+from hybridiqa.utils.devices import choose_device
+from hybridiqa.utils.libraries import first_line
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

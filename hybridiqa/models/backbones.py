@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,21 +18,21 @@ from transformers import (
 )
 
 from hybridiqa.models import hub_code
-from hybridiqa.utils.runtime import first_line
+from hybridiqa.utils.libraries import first_line
 
 DEFAULT_BACKBONE = "microsoft/resnet-152"  # ImageNet
 BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 TORCHVISION_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.")
 
 
-def torchvision_depths(keys: list[str]) -> list[int]:
-    """Blocks in each of the four stages, as the keys of torchvision's bottleneck ResNet tell; 0 where none is named."""
+def count_blocks(keys: list[str]) -> list[int]:
+    """Count the blocks in each of the four stages, as the keys of torchvision's bottleneck ResNet tell."""
     blocks = {(int(match[1]), int(match[2])) for key in keys if (match := TORCHVISION_BLOCK.match(key))}
     return [sum(stage == number for number, _ in blocks) for stage in range(1, 5)]
 
 
-def torchvision_key_table(depths: list[int]) -> dict[str, str]:
-    """torchvision's keys of a bottleneck ResNet (without its classifier) -> those of transformers' backbone."""
+def map_torchvision_keys(depths: list[int]) -> dict[str, str]:
+    """Map torchvision's keys of a bottleneck ResNet (without its classifier) to those of transformers' backbone."""
     pairs = [("conv1", "bn1", "embedder.embedder")]
     for stage, depth in enumerate(depths):
         for block in range(depth):
@@ -46,7 +47,7 @@ def torchvision_key_table(depths: list[int]) -> dict[str, str]:
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `.safetensors`, `.pth` or `.pkl`, without running code in it; a `module.` prefix is taken off.
+    """Read the tensors of a `.safetensors`, `.pth` or `.pkl`, without running code in it or keeping `module.` prefixes.
 
     Raises:
         ValueError: not a dictionary of tensors.
@@ -65,7 +66,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) -> PreTrainedModel:
-    """A pretrained backbone that gives four stage maps.
+    """Load a pretrained backbone that gives four stage maps.
 
     Args:
         name: folder or Hub repository of transformers, or a file of torchvision's ResNet weights.
@@ -85,7 +86,7 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
         config.out_indices = [1, 2, 3, 4]
         hub_code.find_weights(name)
         # AutoBackbone.from_pretrained asks the network even for a folder.
-        backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
+        backbone_class: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         backbone, loading_info = backbone_class.from_pretrained(
             name, config=config, output_loading_info=True, use_safetensors=True
         )
@@ -99,12 +100,15 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
 
 def _from_torchvision(path: Path, backbone_config: PretrainedConfig | None) -> PreTrainedModel:
     state_dict = read_state_dict(path)
-    depths = torchvision_depths(list(state_dict))
-    table = torchvision_key_table(depths)
+    depths = count_blocks(list(state_dict))
+    table = map_torchvision_keys(depths)
     missing = [key for key in table if key not in state_dict and not key.endswith("num_batches_tracked")]
     if missing or 0 in depths:
         raise ValueError(f"{path} is not a bottleneck ResNet as torchvision saves it: first missing key {missing[:1]}")
-    backbone = AutoBackbone.from_config(backbone_config or ResNetConfig(depths=depths, out_indices=[1, 2, 3, 4]))
+    if backbone_config is None:
+        backbone_config = ResNetConfig(depths=depths)
+        backbone_config.out_indices = [1, 2, 3, 4]
+    backbone = AutoBackbone.from_config(backbone_config)
     renamed = {new: state_dict[old] for old, new in table.items() if old in state_dict}
     try:
         backbone.load_state_dict(backbone.state_dict() | renamed)

@@ -1,4 +1,4 @@
-"""The weights of published checkpoints (hyperIQA, hybridIQA-V1), whose names and order are not ours."""
+"""Weights of published checkpoints (hyperIQA, hybridIQA-V1), whose names and order are not ours."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from transformers import PreTrainedModel, ResNetConfig
 
 from hybridiqa.models import hub_code
-from hybridiqa.models.backbones import torchvision_depths, torchvision_key_table
+from hybridiqa.models.backbones import count_blocks, map_torchvision_keys
 
 NUM_TARGET_LAYERS = 5
 DEPTHS = {"r50": [3, 4, 6, 3], "r152": [3, 8, 36, 3]}  # what the published code builds, and what it describes
 
 
 def key_table(depths: list[int]) -> dict[str, str]:
-    """Every key of the original layout -> ours, for a bottleneck ResNet of these depths."""
-    table = {f"res.{old}": f"backbone.{new}" for old, new in torchvision_key_table(depths).items()}
+    """Map every key of the original layout to ours, for a bottleneck ResNet of these depths."""
+    table = {f"res.{old}": f"backbone.{new}" for old, new in map_torchvision_keys(depths).items()}
     modules = {f"res.lda{stage + 1}_fc": f"distortion_features.stages.{stage}.linear" for stage in range(4)}
     modules |= {f"conv1.{index}": f"hyper_network.reduce.{index}" for index in (0, 2, 4)}
     for layer in range(NUM_TARGET_LAYERS):
@@ -28,12 +28,12 @@ def key_table(depths: list[int]) -> dict[str, str]:
 
 
 def build_model(state_dict: dict[str, torch.Tensor], score_range: list[float]) -> PreTrainedModel:
-    """The model that holds these weights.
+    """Build the model that holds these weights.
 
     Raises:
         ValueError: keys or shapes that are not those of such a checkpoint; the first of them is named.
     """
-    depths = [max(1, depth) for depth in torchvision_depths([key.removeprefix("res.") for key in state_dict])]
+    depths = [max(1, depth) for depth in count_blocks([key.removeprefix("res.") for key in state_dict])]
     table = key_table(depths)
     missing = [key for key in table if key not in state_dict and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state_dict if key not in table]

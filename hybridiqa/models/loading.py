@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi
@@ -14,8 +15,9 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file
 
 from hybridiqa.models import hub_code
+from hybridiqa.utils.hub import HUB_ID
+from hybridiqa.utils.libraries import first_line
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import HUB_ID, first_line
 
 OWN_FIELDS = ("patch_size", "lda_channels", "lda_width", "hyper_channels", "target_input_size", "target_widths")
 PROCESSOR_FIELDS = ("patch_size", "size", "image_mean", "image_std")
@@ -33,13 +35,13 @@ RELEASED_CODE = Path(__file__).with_name("released_hub_files.txt")  # as sha256s
 
 
 def _backbone_fields(config: PretrainedConfig) -> dict:
-    """The fields that the backbone's class adds to those of any configuration, which change with the library."""
+    """Return the fields that the backbone's class adds to those of any configuration, which change with the library."""
     fields = config.to_dict()
     return {name: fields[name] for name in fields.keys() - PretrainedConfig().to_dict().keys()}
 
 
 def model_fingerprint(model: PreTrainedModel) -> str:
-    """16 hex digits that decide weights (as float32), architecture and normalisation, the same on every machine.
+    """Return 16 hex digits of weights (as float32), architecture and normalisation, the same on every machine.
 
     What only says what a score means (`score_range`, `score_quantiles`) and how patches are chosen is not in it.
 
@@ -64,7 +66,7 @@ def model_fingerprint(model: PreTrainedModel) -> str:
 
 
 class UntrustedCodeError(ValueError):
-    """A Hub checkpoint brings code that is not ours, and was not allowed to.
+    """Code in a Hub checkpoint that is not ours, and was not allowed.
 
     Args:
         commit: of the repository, that was looked at; `address` is where its code can be read.
@@ -96,7 +98,7 @@ def hashes_of_ours() -> dict[str, frozenset[str]]:
     }
 
 
-def is_code_of_ours(find_file: Callable[[str], str | None]) -> bool:
+def is_code_of_ours(find_file: Callable[[str], str | Path | None]) -> bool:
     """Return whether the code that a checkpoint brings is this project's, of today or of an earlier release.
 
     Args:
@@ -107,10 +109,13 @@ def is_code_of_ours(find_file: Callable[[str], str | None]) -> bool:
     return MODEL_CODE in found and all(code_hash(path) in hashes_of_ours()[file] for file, path in found.items())
 
 
-def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tuple[type, dict]:
-    """The class that loads a Hub checkpoint, with its options: ours, or the repository's where that is allowed."""
+def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Any, dict]:
+    """Return the class that loads a Hub checkpoint, with its options: ours, or the repository's if that is allowed."""
     try:
-        commit = Path(cached_file(name, CONFIG_NAME, revision=revision)).parent.name  # the cache has a folder a commit
+        config = cached_file(name, CONFIG_NAME, revision=revision)
+        if config is None:
+            raise OSError(f"{name} has no {CONFIG_NAME}")
+        commit = Path(config).parent.name  # the cache has a folder a commit
         find_file = hub_code.find_file
         is_ours = is_code_of_ours(partial(find_file, name, revision=commit))
     except (OSError, ValueError) as error:
@@ -122,7 +127,7 @@ def _choose_code(name: str, revision: str | None, trust_remote_code: bool) -> tu
     return AutoModel, {"revision": commit, "code_revision": commit, "trust_remote_code": True}
 
 
-def _choose_code_of_folder(folder: Path, trust_remote_code: bool) -> tuple[type, dict]:
+def _choose_code_of_folder(folder: Path, trust_remote_code: bool) -> tuple[Any, dict]:
     """Return the class that loads a folder: today's where its code is ours, else its own, which is trusted.
 
     Raises:
@@ -148,7 +153,7 @@ def load_model(
     trust_remote_code: bool = False,
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """A checkpoint from a folder or the Hub, in evaluation mode; its image processor is `model.image_processor`.
+    """Load a checkpoint from a folder or the Hub, in evaluation mode; its processor is `model.image_processor`.
 
     Args:
         dtype: default is the checkpoint's, which its `config.json` names.

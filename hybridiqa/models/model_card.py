@@ -13,7 +13,9 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hybridiqa.utils.files import as_text
-from hybridiqa.utils.runtime import HUB_ID, _shown, library_versions, shown_command
+from hybridiqa.utils.hub import HUB_ID
+from hybridiqa.utils.libraries import library_versions
+from hybridiqa.utils.runs import show_argument, show_command
 from metrics.iqa.iqa import is_defined
 
 TAGS = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "hyperiqa", "custom_code", "model-index"]
@@ -151,7 +153,7 @@ def _training_section(facts: RunFacts) -> str:
         ["precision", facts.precision],
         *facts.versions.items(),
     ]
-    return f"```bash\n{shown_command(facts.command)}\n```\n\n{_table(['', ''], rows)}"
+    return f"```bash\n{show_command(facts.command)}\n```\n\n{_table(['', ''], rows)}"
 
 
 def _results_section(facts: RunFacts) -> str:
@@ -267,7 +269,7 @@ def write_converted_card(
         license=license, library_name="transformers", pipeline_tag="image-classification", tags=list(TAGS[:-1])
     )
     text = (
-        f"# {name.split('/')[-1]}\n\nA published hyperIQA checkpoint, `{_shown(source)}`, as hybridIQA's "
+        f"# {name.split('/')[-1]}\n\nA published hyperIQA checkpoint, `{show_argument(source)}`, as hybridIQA's "
         "`convert_checkpoint.py` has turned it into a folder that `AutoModel` loads: the same weights, in safetensors. "
         f"It scores how good a picture looks, on a {low:g}-{high:g} scale and without a reference. How it was trained, "
         "what it was measured with and what may be done with it is what its authors say.\n\n"

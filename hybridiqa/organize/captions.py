@@ -1,4 +1,4 @@
-"""The one quality tag in a booru-style caption: tags with commas or line ends between them, UTF-8."""
+"""Quality tag in a booru-style caption, the only one of its kind: tags with commas or line ends between them, UTF-8."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ PLACE = re.compile(rb"[^,\r\n]+")
 COMMA = re.compile(rb",[ \t]*")
 
 
-def same_tag(tag: str) -> str:
-    """What spellings of one tag have in common: case, and underscores for spaces, make no difference."""
+def normalize_tag(tag: str) -> str:
+    """Return what spellings of one tag have in common: case, and underscores for spaces, make no difference."""
     return " ".join(tag.casefold().replace("_", " ").split())
 
 
 def check_tags(tags: Sequence[str]) -> None:
     """Raise ValueError unless each tag can stand in a caption and is told from the others."""
     for tag in tags:
-        if not same_tag(tag) or tag != tag.strip() or any(char in tag for char in SEPARATORS + "\0"):
+        if not normalize_tag(tag) or tag != tag.strip() or any(char in tag for char in SEPARATORS + "\0"):
             raise ValueError(f"a tag is a word without commas or line ends, got {tag!r}")
-    if len({same_tag(tag) for tag in tags}) < len(tags):
+    if len({normalize_tag(tag) for tag in tags}) < len(tags):
         raise ValueError(f"the tags must differ in more than case and underscores, got {' '.join(tags)}")
 
 
-def _removal(data: bytes, start: int, end: int) -> Splice:
+def _make_removal(data: bytes, start: int, end: int) -> Splice:
     """Take a place (not the first) away with one separator: the one before it, unless that would join two lines."""
-    if data[start - 1 : start] != b"," and data[end : end + 1] == b",":
-        end += len(COMMA.match(data, end)[0])
-        return Splice(start, data[start:end], b"")
+    comma = COMMA.match(data, end)
+    if data[start - 1 : start] != b"," and comma:
+        return Splice(start, data[start : comma.end()], b"")
     return Splice(start - 1, data[start - 1 : end], b"")
 
 
-def _insertion(data: bytes, tag: bytes, position: str) -> Splice:
+def _make_insertion(data: bytes, tag: bytes, position: str) -> Splice:
     start = len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
     comma = COMMA.search(data)
     separator = comma[0] if comma else b", "
@@ -50,10 +50,11 @@ def _insertion(data: bytes, tag: bytes, position: str) -> Splice:
 
 
 def retag(data: bytes, tag: str, tags: Sequence[str], position: str = "first") -> list[Splice]:
-    """The changes that leave `tag` as the only one of `tags` in a caption; none where it is so already.
+    """Return the changes that leave `tag` as the only one of `tags` in a caption.
 
     The first place that holds any of `tags` takes the new one, and other such places go. Where there is none, the tag
-    becomes the caption's first or last. All other bytes stay: order, separators, line ends, byte order mark.
+    becomes the caption's first or last. All other bytes stay: order, separators, line ends, byte order mark. Where all
+    is so already, there are no changes.
 
     Args:
         data: the caption's bytes.
@@ -68,18 +69,18 @@ def retag(data: bytes, tag: str, tags: Sequence[str], position: str = "first") -
         raise ValueError(f"not a caption in UTF-8 (byte {error.start})") from error
     if b"\0" in data:
         raise ValueError("not a caption in UTF-8 (it has zero bytes)")
-    wanted = {same_tag(name) for name in tags}
+    wanted = {normalize_tag(name) for name in tags}
     start = len(BYTE_ORDER_MARK) if data.startswith(BYTE_ORDER_MARK) else 0
     splices = []
     is_there = False
     for place in PLACE.finditer(data, start):
         found = place[0].decode("utf-8")
-        if same_tag(found) not in wanted:
+        if normalize_tag(found) not in wanted:
             continue
         if is_there:
-            splices.append(_removal(data, *place.span()))
-        elif same_tag(found) != same_tag(tag):
+            splices.append(_make_removal(data, *place.span()))
+        elif normalize_tag(found) != normalize_tag(tag):
             old = place[0].strip()
             splices.append(Splice(data.index(old, place.start()), old, tag.encode()))
         is_there = True
-    return splices if is_there else [_insertion(data, tag.encode(), position)]
+    return splices if is_there else [_make_insertion(data, tag.encode(), position)]

@@ -1,4 +1,4 @@
-"""The journal of what was done to files: every action stands in it, on the disk, before it is begun.
+"""Journal of what was done to files: every action stands in it, on the disk, before it is begun.
 
 JSON lines. The first names the command; each further one is an `Action`, or says of an earlier one that it failed. A
 last line that is torn belongs to an action that was not begun.
@@ -12,17 +12,19 @@ import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from hybridiqa.utils.atomic import TEMPORARY_PREFIX, sync_to_disk
+from hybridiqa.utils.cli import CommandFailure
 
 FORMAT = "hybridIQA journal 1"
 FAILED = "failed"
 
 
 class Splice(NamedTuple):
-    """At `offset` bytes of the old file, `removed` stands, and `inserted` takes its place."""
+    """Small change of a file: at byte `offset` of the old one, `inserted` takes the place of `removed`."""
 
     offset: int
     removed: bytes
@@ -30,7 +32,7 @@ class Splice(NamedTuple):
 
 
 def apply_splices(data: bytes, splices: Iterable[Splice]) -> bytes:
-    """The bytes with every splice made; the splices are in the order of their offsets and do not overlap.
+    """Return the bytes with every splice made; splices are in the order of their offsets and do not overlap.
 
     Raises:
         ValueError: what a splice removes does not stand there.
@@ -46,7 +48,7 @@ def apply_splices(data: bytes, splices: Iterable[Splice]) -> bytes:
 
 
 def reverse_splices(splices: Iterable[Splice]) -> list[Splice]:
-    """The splices that lead from the new bytes back to the old ones."""
+    """Return the splices that lead from the new bytes back to the old ones."""
     reversed_splices, growth = [], 0
     for splice in splices:
         reversed_splices.append(Splice(splice.offset + growth, splice.inserted, splice.removed))
@@ -55,13 +57,13 @@ def reverse_splices(splices: Iterable[Splice]) -> list[Splice]:
 
 
 def _num_equal(old: bytes, new: bytes) -> int:
-    """How many bytes the two have in common from their start."""
+    """Return how many bytes the two have in common from their start."""
     shorter = min(len(old), len(new))
     return next((place for place in range(shorter) if old[place] != new[place]), shorter)
 
 
 def splice_between(offset: int, old: bytes, new: bytes) -> list[Splice]:
-    """The smallest single splice that makes `new` of `old`, which stands at `offset`; none where they are equal."""
+    """Return the smallest splice that makes `new` of `old`, which stands at `offset`; none where they are equal."""
     if old == new:
         return []
     start = _num_equal(old, new)
@@ -71,11 +73,11 @@ def splice_between(offset: int, old: bytes, new: bytes) -> list[Splice]:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One change of the file system; paths are absolute.
+    """One change of the file system; paths are absolute. What a kind does not have is empty.
 
     Args:
-        kind: "mkdir", "copy", "move", "symlink", "hardlink", "create" (a file of the splices' text), "rewrite" (by the
-            splices), or "failed": one of these that could not be done.
+        kind: one of `hybridiqa.organize.kinds.KINDS`; in a journal that is read, also "failed" for an action that could
+            not be done.
         target: what appears or changes.
         source: of copy, move, symlink and hardlink.
         content_hash: of the bytes that the target holds afterwards (`hybridiqa.utils.files.content_hash`).
@@ -86,20 +88,26 @@ class Action:
 
     kind: str
     target: str
-    source: str | None = None
-    content_hash: str | None = None
-    old_hash: str | None = None
+    source: str = ""
+    content_hash: str = ""
+    old_hash: str = ""
     splices: tuple[Splice, ...] = ()
-    temporary: str | None = None
+    temporary: str = ""
 
 
 def _to_line(action: Action) -> bytes:
-    values = {"action": action.kind, "target": action.target, "source": action.source}
-    values |= {"content_hash": action.content_hash, "old_hash": action.old_hash, "temporary": action.temporary}
-    values["splices"] = [
-        [offset, base64.b64encode(removed).decode(), base64.b64encode(inserted).decode()]
-        for offset, removed, inserted in action.splices
-    ]
+    values = {
+        "action": action.kind,
+        "target": action.target,
+        "source": action.source,
+        "content_hash": action.content_hash,
+        "old_hash": action.old_hash,
+        "temporary": action.temporary,
+        "splices": [
+            [offset, base64.b64encode(removed).decode(), base64.b64encode(inserted).decode()]
+            for offset, removed, inserted in action.splices
+        ],
+    }
     # ASCII, so that bytes of a name that are not UTF-8 (lone surrogates in Python) are written and read as they are.
     return json.dumps({name: value for name, value in values.items() if value}).encode() + b"\n"
 
@@ -114,27 +122,31 @@ def _from_line(line: bytes) -> Action:
 
 
 class Journal:
-    """A new journal, whose file appears with the first action.
+    """New journal, whose file appears with the first action.
 
     Args:
         path: a free name.
-        command: what is done, and with which arguments.
+        command: the command's arguments.
     """
 
     def __init__(self, path: Path, command: list[str]):
         self.path = Path(path)
         self.command = command
-        self.file = None
+        self.file: FileIO | None = None
         self.token = secrets.token_hex(4)
         self.num_names = 0
 
     def new_name(self) -> str:
-        """A name for a temporary file that no other action has."""
+        """Return a name for a temporary file that no other action has."""
         self.num_names += 1
         return f"{TEMPORARY_PREFIX}{self.token}-{self.num_names}"
 
     def write(self, actions: Iterable[Action]) -> None:
-        """Put actions on the disk, before they are begun. Raises RuntimeError where that fails: nothing may be done."""
+        """Put actions on the disk, before they are begun.
+
+        Raises:
+            CommandFailure: that fails, so nothing may be done.
+        """
         lines = b"".join(map(_to_line, actions))
         if not lines:
             return
@@ -148,11 +160,12 @@ class Journal:
                 lines = lines[self.file.write(lines) :]
             os.fsync(self.file.fileno())
         except OSError as error:
-            raise RuntimeError(f"cannot write the journal {self.path}: {error.strerror}") from error
+            message = f"error: cannot write the journal {self.path}: {error.strerror}"
+            raise CommandFailure(message, status=2) from error
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a journal, as there was something to do."""
+        """Tell whether there is a journal, as there was something to do."""
         return self.file is not None
 
     def note_failure(self, actions: Iterable[Action]) -> None:
@@ -165,7 +178,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[Action]:
-    """The actions of a journal in their order, those that failed as of the kind "failed".
+    """Return the actions of a journal in their order, those that failed as of the kind "failed".
 
     Raises:
         ValueError: no such file, no journal, or one that is damaged before its last line.

@@ -1,4 +1,4 @@
-"""The score inside of a picture's file, without touching pixels or other metadata: PNG text, XMP in JPEG and WebP.
+"""Score inside of an image file, without touching pixels or other metadata: PNG text, XMP in JPEG and WebP.
 
 A file is edited as bytes, never decoded. `embed_score` gives splices, small changes that can be taken back.
 """
@@ -35,26 +35,26 @@ ABOUT = re.compile(rb"\babout\s*=\s*(\"[^\"]*\"|'[^']*')")
 OUR_PREFIX = re.compile(rb"xmlns:([\w.-]+)\s*=\s*[\"']" + re.escape(NAMESPACE))
 
 
-def _property(prefix: bytes, name: bytes) -> re.Pattern[bytes]:
-    """The value of one of our properties, an element as we write it or an attribute as others may rewrite it."""
+def _compile_property(prefix: bytes, name: bytes) -> re.Pattern[bytes]:
+    """Return what finds a property's value, in an element as we write it or an attribute as others may rewrite it."""
     full_name = re.escape(prefix + b":" + name)
     return re.compile(rb"(?:<%b>|\b%b\s*=\s*[\"'])([^<\"']*)" % (full_name, full_name))
 
 
-def _with_new_values(packet: bytes, values: dict[bytes, bytes]) -> bytes:
+def _replace_values(packet: bytes, values: dict[bytes, bytes]) -> bytes:
     prefix = OUR_PREFIX.search(packet)
     for name, value in values.items():
-        found = list(_property(prefix[1], name).finditer(packet)) if prefix else []
+        found = list(_compile_property(prefix[1], name).finditer(packet)) if prefix else []
         if len(found) != 1:
             raise ValueError("its XMP holds a score of hybridIQA in a form that cannot be replaced")
         packet = packet[: found[0].start(1)] + value + packet[found[0].end(1) :]
     return packet
 
 
-def _packet_with_score(packet: bytes, values: dict[bytes, bytes]) -> bytes:
-    """An XMP packet with our properties in it. Their room is taken from the packet's padding where it has some."""
+def _add_to_packet(packet: bytes, values: dict[bytes, bytes]) -> bytes:
+    """Return an XMP packet with our properties in it. Their room is taken from its padding where it has some."""
     if NAMESPACE in packet:
-        return _with_new_values(packet, values)
+        return _replace_values(packet, values)
     closings = list(CLOSING_RDF.finditer(packet))
     if not closings:
         raise ValueError("its XMP is not in the form that can be added to (UTF-8, rdf:RDF)")
@@ -71,7 +71,7 @@ def _packet_with_score(packet: bytes, values: dict[bytes, bytes]) -> bytes:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of every chunk up to IEND."""
+    """Yield (kind, start, end) of every chunk up to IEND."""
     kind, end = b"", len(PNG_SIGNATURE)
     while kind != b"IEND":
         start, kind = end, data[end + 4 : end + 8]
@@ -87,21 +87,22 @@ def _is_our_chunk(data: bytes, start: int) -> bool:
 
 def _embed_in_png(data: bytes, values: dict[bytes, bytes]) -> list[Splice]:
     chunks = list(_png_chunks(data))
-    picture_starts = [start for kind, start, _ in chunks if kind in (b"IDAT", b"fcTL")]
+    image_starts = [start for kind, start, _ in chunks if kind in (b"IDAT", b"fcTL")]
     if chunks[0][0] != b"IHDR" or b"IDAT" not in {kind for kind, _, _ in chunks}:
         raise ValueError("a PNG that is cut off or broken")
     content = b"tEXt" + KEYWORD + b"\0" + b", ".join(b"%b=%b" % pair for pair in values.items())
     chunk = (len(content) - 4).to_bytes(4) + content + zlib.crc32(content).to_bytes(4)
     ours = [(start, end) for _, start, end in chunks if _is_our_chunk(data, start)]
     if not ours:
-        return [Splice(picture_starts[0], b"", chunk)]
+        return [Splice(image_starts[0], b"", chunk)]
     splices = splice_between(ours[0][0], data[slice(*ours[0])], chunk)
     return splices + [Splice(start, data[start:end], b"") for start, end in ours[1:]]
 
 
 def _jpeg_segments(data: bytes) -> list[tuple[int, int, int]]:
-    """(marker, start, end) of every segment before the picture itself."""
-    segments, end = [], 2
+    """Return (marker, start, end) of every segment before the image itself."""
+    segments: list[tuple[int, int, int]] = []
+    end = 2
     while True:
         start = end
         while data[start + 1 : start + 2] == b"\xff":  # fill bytes
@@ -120,8 +121,8 @@ def _jpeg_segments(data: bytes) -> list[tuple[int, int, int]]:
         segments.append((marker, start, end))
 
 
-def _jpeg_packet(data: bytes, segments: list[tuple[int, int, int]]) -> tuple[int, int] | None:
-    """Where the XMP packet stands."""
+def _find_jpeg_packet(data: bytes, segments: list[tuple[int, int, int]]) -> tuple[int, int] | None:
+    """Return start and end of the XMP packet, if there is one."""
     for marker, start, end in segments:
         if marker == APP1 and data.startswith(XMP_HEADER, start + 4):
             return start + 4 + len(XMP_HEADER), end
@@ -130,9 +131,9 @@ def _jpeg_packet(data: bytes, segments: list[tuple[int, int, int]]) -> tuple[int
 
 def _embed_in_jpeg(data: bytes, values: dict[bytes, bytes]) -> list[Splice]:
     segments = _jpeg_segments(data)
-    packet_place = _jpeg_packet(data, segments)
+    packet_place = _find_jpeg_packet(data, segments)
     packet = data[slice(*packet_place)] if packet_place else EMPTY_PACKET
-    new_packet = _packet_with_score(packet, values)
+    new_packet = _add_to_packet(packet, values)
     size = 2 + len(XMP_HEADER) + len(new_packet)
     if size > MAX_SEGMENT_SIZE:
         raise ValueError(f"its XMP would take {size} bytes, a JPEG has room for {MAX_SEGMENT_SIZE}")
@@ -144,18 +145,18 @@ def _embed_in_jpeg(data: bytes, values: dict[bytes, bytes]) -> list[Splice]:
             place = end
         return [Splice(place, b"", b"\xff\xe1" + size.to_bytes(2) + XMP_HEADER + new_packet)]
     start, end = packet_place
-    pictures = [
+    images = [
         place for marker, place, _ in segments if marker == APP2 and data.startswith(MULTI_PICTURE_HEADER, place + 4)
     ]
-    if len(new_packet) != len(packet) and any(place < start for place in pictures):
-        raise ValueError("its further pictures stand at places counted from before its XMP, which has no room left")
+    if len(new_packet) != len(packet) and any(place < start for place in images):
+        raise ValueError("its further images stand at places counted from before its XMP, which has no room left")
     length_place = start - len(XMP_HEADER) - 2
     splices = splice_between(length_place, data[length_place : length_place + 2], size.to_bytes(2))
     return splices + splice_between(start, packet, new_packet)
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of every chunk of the RIFF container, `end` without the byte that makes its size even."""
+    """Yield (kind, start, end) of every chunk of a RIFF container, `end` without the byte that makes its size even."""
     riff_end = 8 + int.from_bytes(data[4:8], "little")
     if riff_end > len(data):
         raise ValueError("a WebP that is cut off or broken")
@@ -169,8 +170,8 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         start = end + size % 2
 
 
-def _extended_header(data: bytes) -> bytes:
-    """The VP8X chunk of a WebP that has none, from the header of its only frame, with the flag for XMP set."""
+def _make_extended_header(data: bytes) -> bytes:
+    """Return the VP8X chunk for a WebP that has none, from the header of its only frame, with the flag for XMP set."""
     if data[12:16] == b"VP8L" and data[20:21] == b"\x2f":
         bits = int.from_bytes(data[21:25], "little")
         width, height, has_alpha = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bits >> 28 & 1
@@ -184,7 +185,7 @@ def _extended_header(data: bytes) -> bytes:
     return b"VP8X" + (10).to_bytes(4, "little") + flags.to_bytes(4, "little") + sizes
 
 
-def _webp_chunk(packet: bytes) -> bytes:
+def _make_webp_chunk(packet: bytes) -> bytes:
     return b"XMP " + len(packet).to_bytes(4, "little") + packet + bytes(len(packet) % 2)
 
 
@@ -194,15 +195,15 @@ def _embed_in_webp(data: bytes, values: dict[bytes, bytes]) -> list[Splice]:
     if chunks and chunks[0][0] == b"VP8X":
         splices = splice_between(20, data[20:21], bytes([data[20] | WEBP_XMP]))
     else:
-        splices = [Splice(12, b"", _extended_header(data))]
+        splices = [Splice(12, b"", _make_extended_header(data))]
     packets = [(start, end) for kind, start, end in chunks if kind == b"XMP "]
     if packets:
         start, end = packets[0]
         old = data[start : min(end + (end - start) % 2, riff_end)]
-        splices += splice_between(start, old, _webp_chunk(_packet_with_score(data[start + 8 : end], values)))
+        splices += splice_between(start, old, _make_webp_chunk(_add_to_packet(data[start + 8 : end], values)))
     else:
         missing_padding = bytes(riff_end % 2)
-        splices.append(Splice(riff_end, b"", missing_padding + _webp_chunk(_packet_with_score(EMPTY_PACKET, values))))
+        splices.append(Splice(riff_end, b"", missing_padding + _make_webp_chunk(_add_to_packet(EMPTY_PACKET, values))))
     growth = sum(len(splice.inserted) - len(splice.removed) for splice in splices)
     new_size = riff_end - 8 + growth
     if new_size >= 2**32:
@@ -210,7 +211,7 @@ def _embed_in_webp(data: bytes, values: dict[bytes, bytes]) -> list[Splice]:
     return splice_between(4, data[4:8], new_size.to_bytes(4, "little")) + splices
 
 
-def _kind(data: bytes) -> str | None:
+def _find_format(data: bytes) -> str | None:
     if data.startswith(PNG_SIGNATURE):
         return "PNG"
     if data.startswith(JPEG_SIGNATURE):
@@ -218,8 +219,8 @@ def _kind(data: bytes) -> str | None:
     return "WebP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
-def embed_score(data: bytes, score: float, scorer: str) -> list[Splice]:
-    """The changes that write a score into a picture's file; none where that very score stands there.
+def embed_score(data: bytes, score: float, scorer_id: str) -> list[Splice]:
+    """Return the changes that write a score into an image file; none where that very score stands there.
 
     PNG: one text chunk `hybridIQA`, "score=6.785, scorer=...". JPEG and WebP: the properties `score` and `scorer` of a
     namespace of our own in the XMP. A score written earlier is replaced; all other bytes stay.
@@ -227,14 +228,14 @@ def embed_score(data: bytes, score: float, scorer: str) -> list[Splice]:
     Args:
         data: the whole file.
         score: on the scorer's range; three decimals are written.
-        scorer: what made the score.
+        scorer_id: of what made the score.
 
     Raises:
         ValueError: neither PNG nor JPEG nor WebP, or broken, or without room for it.
     """
-    text = scorer.encode("ascii", "backslashreplace").decode()
+    text = scorer_id.encode("ascii", "backslashreplace").decode()
     values = {b"score": b"%.3f" % score, b"scorer": text.encode()}
-    kind = _kind(data)
+    kind = _find_format(data)
     if kind == "PNG":
         return _embed_in_png(data, values)
     values[b"scorer"] = escape(text, {'"': "&quot;", "'": "&apos;"}).encode()
@@ -243,22 +244,3 @@ def embed_score(data: bytes, score: float, scorer: str) -> list[Splice]:
     if kind == "WebP":
         return _embed_in_webp(data, values)
     raise ValueError("not supported: a score is embedded in PNG, JPEG and WebP")
-
-
-def read_embedded_score(data: bytes) -> float | None:
-    """The score that `embed_score` wrote into a file, or None. Raises ValueError for a broken file."""
-    kind = _kind(data)
-    if kind == "PNG":
-        ours = b"".join(data[start + 8 : end - 4] for _, start, end in _png_chunks(data) if _is_our_chunk(data, start))
-        value = re.search(rb"score=([^,]*)", ours)
-        return float(value[1]) if value else None
-    if kind == "JPEG":
-        place = _jpeg_packet(data, _jpeg_segments(data))
-        packet = data[slice(*place)] if place else b""
-    elif kind == "WebP":
-        packet = b"".join(data[start + 8 : end] for name, start, end in _webp_chunks(data) if name == b"XMP ")
-    else:
-        return None
-    prefix = OUR_PREFIX.search(packet)
-    value = _property(prefix[1], b"score").search(packet) if prefix else None
-    return float(value[1]) if value else None

@@ -1,4 +1,4 @@
-"""Every option of a training run, checked where it is given."""
+"""Options of a training run, checked where they are given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from hybridiqa.models.backbones import DEFAULT_BACKBONE
 from hybridiqa.training.patches import PatchOptions
 from hybridiqa.utils.atomic import check_new_folder
+from hybridiqa.utils.root import hub_constant
 
 ARGUMENTS_FILE = "training_arguments.json"
 COUNTS = (
@@ -27,11 +28,14 @@ COUNTS = (
     "num_resamples",
 )
 OPTIONAL_COUNTS = ("max_steps", "early_stopping_patience", "num_repeats")
-MAX_PATCHES = 10_000  # that the image processor cuts from an image
+MAX_PATCHES = hub_constant("configuration_hybridiqa", "MAX_PATCHES")
+SAMPLINGS = hub_constant("image_processing_hybridiqa", "SAMPLINGS")
 # What may differ when a run goes on: none of it changes what a step computes.
-CHANGEABLE = ("output_dir", "resume", "num_epochs", "early_stopping_patience", "save_total_limit")
-CHANGEABLE += ("report_to", "logging_steps", "num_workers", "num_resamples", "device_memory_share", "trust_remote_code")
-CHANGEABLE += ("push_to_hub", "hub_model_id", "hub_private")
+CHANGEABLE = (
+    *("output_dir", "resume", "num_epochs", "early_stopping_patience", "save_total_limit"),
+    *("report_to", "logging_steps", "num_workers", "num_resamples", "device_memory_share", "trust_remote_code"),
+    *("push_to_hub", "hub_model_id", "hub_private"),
+)
 
 
 def _option(default, help_text: str):
@@ -82,10 +86,11 @@ class TrainingArguments:
     )
 
     ranking_weight: float = _option(
-        0.0, "of a second loss, beside L1: the wrong order of versions of one picture, cut at the same place"
+        0.0, "of a second loss, beside L1: the wrong order of versions of one image, cut at the same place"
     )
     ranking_pattern: str | None = _option(
-        None, "regular expression in the path; its group 1 (or all of it) names the picture (default: the group column)"
+        None,
+        "regular expression in the path; its group 1 (or all of it) names what it is a version of (default: the group)",
     )
 
     num_train_patches: int = _option(400, "random patches an image and epoch")
@@ -105,9 +110,9 @@ class TrainingArguments:
     mixed_precision: str | None = _option(None, "no, fp16 or bf16 (default: bf16 where the device computes it)")
     compile: bool = _option(False, "compile the backbone with torch.compile: slow to start, faster steps")
     seed: int = _option(0, "of initialisation, order and patches")
-    num_workers: int = _option(2, "threads that decode the pictures")
+    num_workers: int = _option(2, "threads that decode the images")
     device_memory_share: float = _option(
-        0.5, "of the device's free memory that the pictures may take; else they stay in pinned host memory"
+        0.5, "of the device's free memory that the images may take; else they stay in pinned host memory"
     )
 
     resume: bool = _option(False, "go on with the run in --output_dir, from its last checkpoint")
@@ -119,7 +124,7 @@ class TrainingArguments:
     )
     num_resamples: int = _option(1000, "of the bootstrap that gives the intervals of the metrics, at the end")
     num_repeats: int | None = _option(
-        None, "train on this many random splits by group instead of the given one; median and spread of the metrics"
+        None, "train on this many random splits by group instead of the given one; median and deviation of the metrics"
     )
     push_to_hub: bool = _option(False, "upload the trained model to --hub_model_id, in one commit, when all is done")
     hub_model_id: str | None = _option(None, "user/name of the repository, which is made if there is none")
@@ -142,8 +147,8 @@ class TrainingArguments:
                 raise ValueError(f"--{name} must be above 0, got {getattr(self, name)}")
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(f"--mixed_precision must be no, fp16 or bf16, got {self.mixed_precision}")
-        if self.eval_sampling not in (None, "grid", "multiscale", "random"):
-            raise ValueError(f"--eval_sampling must be grid, multiscale or random, got {self.eval_sampling}")
+        if self.eval_sampling not in (None, *SAMPLINGS):
+            raise ValueError(f"--eval_sampling must be {', '.join(SAMPLINGS)}, got {self.eval_sampling}")
         factors = ("lr_decay_factor", "weight_decay", "hyper_learning_rate_factor", "ranking_weight")
         for name in ("beta1", "beta2", *factors):
             limit = 1 if name.startswith("beta") else math.inf
@@ -197,7 +202,7 @@ class TrainingArguments:
             raise ValueError(f"--resume goes on with the same options, got {changes}")
 
     def patch_options(self, patch_size: int) -> PatchOptions:
-        """How a training patch is made."""
+        """Return how a training patch is made."""
         return PatchOptions(
             patch_size, self.train_crop, tuple(self.crop_scale), self.flip_probability, self.grayscale_probability
         )

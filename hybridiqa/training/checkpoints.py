@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from hybridiqa.utils.atomic import sync_to_disk
 from hybridiqa.utils.files import content_hash
-from hybridiqa.utils.runtime import first_line
+from hybridiqa.utils.libraries import first_line
 
 PROGRESS_FILE, FILES_FILE = "progress.json", "files.json"
 STATE_PREFIX, MODEL_PREFIX, UNFINISHED_PREFIX = "step-", "best-", ".unfinished-"
@@ -80,10 +80,6 @@ def new_files(folder: Path, num_bytes: int) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _unfinished(folder: Path) -> Path:
-    return folder.with_name(UNFINISHED_PREFIX + folder.name)
-
-
 def _remove(folder: Path) -> None:
     """Take the name away first: a half-removed folder must not be read, either."""
     shutil.rmtree(folder.rename(folder.with_name(f"{UNFINISHED_PREFIX}old-{folder.name}")))
@@ -110,7 +106,7 @@ def _write_folder(accelerator: Accelerator, folder: Path, num_bytes: int, write:
     Raises:
         WriteError: it could not be written; what has that name, and all others, are as they were.
     """
-    unfinished = _unfinished(folder)
+    unfinished = folder.with_name(UNFINISHED_PREFIX + folder.name)
 
     def begin() -> None:
         folder.parent.mkdir(exist_ok=True)
@@ -144,17 +140,22 @@ def _write_folder(accelerator: Accelerator, folder: Path, num_bytes: int, write:
         raise
 
 
-def _numbered(checkpoints_dir: Path, prefix: str) -> list[tuple[int, Path]]:
+def _list_numbered(checkpoints_dir: Path, prefix: str) -> list[tuple[int, Path]]:
     """Return the folders that a run has named so, with their numbers, in their order; nothing else is one."""
     found = []
     for path in checkpoints_dir.iterdir() if checkpoints_dir.is_dir() else ():
         digits = path.name.removeprefix(prefix)
-        if digits.isascii() and digits.isdigit() and path.name == _name(prefix, int(digits)) and _is_folder(path):
+        if (
+            digits.isascii()
+            and digits.isdigit()
+            and path.name == _folder_name(prefix, int(digits))
+            and _is_folder(path)
+        ):
             found.append((int(digits), path))
     return sorted(found)
 
 
-def _name(prefix: str, number: int) -> str:
+def _folder_name(prefix: str, number: int) -> str:
     return f"{prefix}{number:0{NUM_DIGITS[prefix]}d}"
 
 
@@ -176,7 +177,7 @@ def save_state(
         if accelerator.is_main_process:
             (folder / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
 
-    folder = checkpoints_dir / _name(STATE_PREFIX, step)
+    folder = checkpoints_dir / _folder_name(STATE_PREFIX, step)
     _write_folder(accelerator, folder, num_bytes, write)
     remove_old = partial(_remove_old, checkpoints_dir, step, limit)
     _do_together(accelerator, folder, num_bytes, remove_old if accelerator.is_main_process else lambda: None)
@@ -187,7 +188,7 @@ def _remove_old(checkpoints_dir: Path, step: int, limit: int) -> None:
 
     What is newer than `step` is damaged, or the run would have gone on from it: it stays until the run comes there.
     """
-    past = [folder for number, folder in _numbered(checkpoints_dir, STATE_PREFIX) if number <= step]
+    past = [folder for number, folder in _list_numbered(checkpoints_dir, STATE_PREFIX) if number <= step]
     kept = [folder for folder in past if find_fault(folder, with_content=False) is None][-limit:]
     for folder in past:
         if folder not in kept:
@@ -196,7 +197,7 @@ def _remove_old(checkpoints_dir: Path, step: int, limit: int) -> None:
     for folder in list_states(checkpoints_dir):
         with suppress(ValueError):
             named.add((read_progress(folder)["best"] or {}).get("model"))
-    for _, folder in _numbered(checkpoints_dir, MODEL_PREFIX):
+    for _, folder in _list_numbered(checkpoints_dir, MODEL_PREFIX):
         if folder.name not in named:
             _remove(folder)
 
@@ -204,8 +205,8 @@ def _remove_old(checkpoints_dir: Path, step: int, limit: int) -> None:
 def save_model(
     accelerator: Accelerator, checkpoints_dir: Path, epoch: int, model, state_dict: dict, num_bytes: int = 0
 ) -> str:
-    """Write the model as a Hub folder; returns the folder's name. Raises WriteError as `save_state`."""
-    name = _name(MODEL_PREFIX, epoch)
+    """Write the model as a Hub folder and return the folder's name. Raises WriteError as `save_state`."""
+    name = _folder_name(MODEL_PREFIX, epoch)
 
     def write(folder: Path) -> None:
         if accelerator.is_main_process:
@@ -216,7 +217,7 @@ def save_model(
 
 
 def _read_json(path: Path) -> dict:
-    """Raises ValueError where it is not there or holds anything else than a JSON object."""
+    """Read a JSON object. Raises ValueError where it is not there or holds anything else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -229,12 +230,12 @@ def _read_json(path: Path) -> dict:
 
 
 def read_progress(checkpoint: Path) -> dict:
-    """What `save_state` was given with this checkpoint. Raises ValueError where it is damaged."""
+    """Return what `save_state` was given with this checkpoint. Raises ValueError where it is damaged."""
     progress = _read_json(checkpoint / PROGRESS_FILE)
     best = progress.get("best", {})
     is_best_right = best is None or (isinstance(best, dict) and isinstance(best.get("model"), str))
     step = progress.get("step")
-    if not isinstance(step, int) or checkpoint.name != _name(STATE_PREFIX, step) or not is_best_right:
+    if not isinstance(step, int) or checkpoint.name != _folder_name(STATE_PREFIX, step) or not is_best_right:
         raise ValueError(f"{PROGRESS_FILE} is not what a run writes")
     return progress
 
@@ -300,10 +301,10 @@ def find_fault(checkpoint: Path, with_content: bool = True) -> str | None:
 
 def list_states(checkpoints_dir: Path) -> list[Path]:
     """Return the checkpoints by their names, the newest first, whether they are whole or not."""
-    return [folder for _, folder in reversed(_numbered(checkpoints_dir, STATE_PREFIX))]
+    return [folder for _, folder in reversed(_list_numbered(checkpoints_dir, STATE_PREFIX))]
 
 
 def latest_state(checkpoints_dir: Path) -> Path | None:
-    """The newest checkpoint that is not known to be damaged, or None."""
+    """Return the newest checkpoint that is not known to be damaged, or None."""
     found = (folder for folder in list_states(checkpoints_dir) if find_fault(folder, with_content=False) is None)
     return next(found, None)

@@ -1,4 +1,4 @@
-"""The model that a training run starts from, and its optimiser."""
+"""Model that a training run starts from, and its optimiser."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from hybridiqa.models.loading import load_model
 from hybridiqa.training.arguments import TrainingArguments
 
 
-def build_model(args: TrainingArguments) -> PreTrainedModel:
-    """The model that the run starts from.
+def build_model(args: TrainingArguments) -> hub_code.HybridIQAModel:
+    """Build or load the model that the run starts from.
 
     Raises:
         ValueError: a start that cannot be loaded; the message names the alternatives.
     """
+    model: hub_code.HybridIQAModel
     if args.init_from:
         model = load_model(args.init_from, None, torch.float32, args.trust_remote_code, args.model_revision)
     else:
@@ -31,13 +32,14 @@ def build_model(args: TrainingArguments) -> PreTrainedModel:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable()
     if model.image_processor.size is not None:
-        raise ValueError(f"{args.init_from} squeezes every picture to {model.image_processor.size}: not trained here")
+        raise ValueError(f"{args.init_from} squeezes every image to {model.image_processor.size}: not trained here")
     model.image_processor.num_patches = args.num_eval_patches  # what is measured is what users load
     model.image_processor.sampling = args.eval_sampling or model.image_processor.sampling
     return model
 
 
-def _read_config(config_class: type, path: str) -> PretrainedConfig:
+def _read_config(path: str) -> PretrainedConfig:
+    config_class = hub_code.HybridIQAConfig
     try:
         fields, _ = config_class.get_config_dict(path)
     except (OSError, ValueError) as error:
@@ -47,9 +49,9 @@ def _read_config(config_class: type, path: str) -> PretrainedConfig:
     return config_class.from_dict(fields)
 
 
-def _build_from_backbone(args: TrainingArguments) -> PreTrainedModel:
+def _build_from_backbone(args: TrainingArguments) -> hub_code.HybridIQAModel:
     model_class = hub_code.HybridIQAModel
-    config = _read_config(model_class.config_class, args.config) if args.config else None
+    config = _read_config(args.config) if args.config else None
     if args.from_scratch:
         return model_class(config or model_class.config_class())
     try:
@@ -66,8 +68,8 @@ def _build_from_backbone(args: TrainingArguments) -> PreTrainedModel:
     return model
 
 
-def build_optimizer(model: PreTrainedModel, args: TrainingArguments) -> Lion:
-    """Lion with two groups: backbone and LDA modules, and the hyper network at a multiple of their rate."""
+def build_optimizer(model: hub_code.HybridIQAModel, args: TrainingArguments) -> Lion:
+    """Build a Lion with two groups: backbone and LDA modules, and the hyper network at a multiple of their rate."""
     hyper = list(model.hyper_network.parameters())
     base = [*model.backbone.parameters(), *model.distortion_features.parameters()]
     groups = [
@@ -78,6 +80,6 @@ def build_optimizer(model: PreTrainedModel, args: TrainingArguments) -> Lion:
 
 
 def total_gradient_norm(model: PreTrainedModel) -> torch.Tensor:
-    """The 2-norm of all gradients together, a scalar on the model's device; not finite if any of them is not."""
+    """Return the 2-norm of all gradients together, a scalar on the model's device; not finite if any of them is not."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)

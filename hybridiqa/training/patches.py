@@ -22,12 +22,15 @@ from hybridiqa.training.resize import resize_boxes
 
 CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop, before it falls back to the middle of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height
-NUM_DRAWS = 2 * CROP_ATTEMPTS + 4  # areas, ratios; top, left, flip, gray
+# Columns of a patch's draws.
+AREAS, RATIOS, PLACE = slice(CROP_ATTEMPTS), slice(CROP_ATTEMPTS, 2 * CROP_ATTEMPTS), slice(-4, -2)  # top and left
+FLIP, GRAY = -2, -1
+NUM_DRAWS = 2 * CROP_ATTEMPTS + 4
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def balanced_repeats(scores: Sequence[float]) -> list[int]:
-    """How often each image has to come so that rarer scores (to the nearest whole number) are as frequent as any.
+    """Return how often each image has to come so that rarer scores (as whole numbers) are as frequent as any.
 
     Every image comes at least once; whole repeats bring its score as near as they can.
     """
@@ -39,7 +42,7 @@ def balanced_repeats(scores: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True)
 class PatchOptions:
-    """How a training patch is made from an image.
+    """Options of how a training patch is made from an image.
 
     Args:
         patch_size: side, in pixels.
@@ -52,7 +55,7 @@ class PatchOptions:
 
     patch_size: int
     crop: str = "resized"
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: Sequence[float] = (0.08, 1.0)
     flip_probability: float = 0.5
     grayscale_probability: float = 0.15
 
@@ -67,7 +70,7 @@ class PatchOptions:
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
-    """One step of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    """Make one step of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
     state = state + GOLDEN_GAMMA
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -75,7 +78,7 @@ def _mix(state: np.ndarray) -> np.ndarray:
 
 
 def uniform_draws(seed: int, epoch: int, images: np.ndarray, patches: np.ndarray, num_draws: int) -> np.ndarray:
-    """Numbers in [0, 1), `(len(images), num_draws)`, each decided by (seed, epoch, image, patch, column) alone."""
+    """Draw numbers in [0, 1), `(len(images), num_draws)`, each decided by (seed, epoch, image, patch, column) alone."""
     state = np.zeros(len(images), np.uint64)
     for part in (seed, epoch, images, patches):
         state = _mix(state ^ np.asarray(part).astype(np.uint64))
@@ -85,7 +88,7 @@ def uniform_draws(seed: int, epoch: int, images: np.ndarray, patches: np.ndarray
 
 @dataclass(frozen=True)
 class PatchDraws:
-    """What was drawn for a batch of patches: a box of the image is resized, and a square is cut out of the result.
+    """Draws for a batch of patches: a box of the image is resized, and a square is cut out of the result.
 
     Args:
         boxes: `(batch, 4)`, top, left, height, width in pixels of the image.
@@ -101,25 +104,24 @@ class PatchDraws:
     grays: np.ndarray
 
 
-def _places(draws: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Draws in [0, 1) -> whole numbers 0 ... last."""
+def _choose_places(draws: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Map draws in [0, 1) to whole numbers 0 ... last."""
     return (draws * (last + 1)).astype(np.int64)
 
 
 def draw_resized_boxes(
-    draws: np.ndarray, heights: np.ndarray, widths: np.ndarray, crop_scale: tuple[float, float]
+    draws: np.ndarray, heights: np.ndarray, widths: np.ndarray, crop_scale: Sequence[float]
 ) -> np.ndarray:
-    """Boxes `(batch, 4)`: top, left, height, width in pixels, distributed as torchvision's RandomResizedCrop.
+    """Draw boxes `(batch, 4)`: top, left, height, width in pixels, distributed as torchvision's RandomResizedCrop.
 
     Args:
         draws: `(batch, NUM_DRAWS)`, see `uniform_draws`.
         heights, widths: `(batch,)`, of the images, in pixels.
         crop_scale: smallest and largest share of the image's area.
     """
-    areas, ratios = draws[:, :CROP_ATTEMPTS], draws[:, CROP_ATTEMPTS : 2 * CROP_ATTEMPTS]
-    areas = (heights * widths)[:, None] * (crop_scale[0] + (crop_scale[1] - crop_scale[0]) * areas)
+    areas = (heights * widths)[:, None] * (crop_scale[0] + (crop_scale[1] - crop_scale[0]) * draws[:, AREAS])
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
-    ratios = np.exp(low + (high - low) * ratios)
+    ratios = np.exp(low + (high - low) * draws[:, RATIOS])
     box_widths, box_heights = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))  # (batch, attempts)
     fits = (box_widths > 0) & (box_widths <= widths[:, None]) & (box_heights > 0) & (box_heights <= heights[:, None])
     rows, first = np.arange(len(draws)), fits.argmax(axis=1)
@@ -127,14 +129,14 @@ def draw_resized_boxes(
     box_heights = np.where(has_fit, box_heights[rows, first], np.minimum(heights, np.rint(widths / CROP_RATIO[0])))
     box_widths = np.where(has_fit, box_widths[rows, first], np.minimum(widths, np.rint(heights * CROP_RATIO[1])))
     spaces = np.stack([heights - box_heights, widths - box_widths], axis=1).astype(np.int64)
-    places = np.where(has_fit[:, None], _places(draws[:, -4:-2], spaces), spaces // 2)
+    places = np.where(has_fit[:, None], _choose_places(draws[:, PLACE], spaces), spaces // 2)
     return np.concatenate([places, box_heights[:, None], box_widths[:, None]], axis=1).astype(np.int64)
 
 
 def draw_patches(draws: np.ndarray, heights: np.ndarray, widths: np.ndarray, options: PatchOptions) -> PatchDraws:
-    """What a batch of patches is made of; the arguments are those of `draw_resized_boxes`."""
+    """Draw what a batch of patches is made of; the arguments are those of `draw_resized_boxes`."""
     patch_size = options.patch_size
-    flips, grays = draws[:, -2] < options.flip_probability, draws[:, -1] < options.grayscale_probability
+    flips, grays = draws[:, FLIP] < options.flip_probability, draws[:, GRAY] < options.grayscale_probability
     if options.crop == "resized":
         boxes = draw_resized_boxes(draws, heights, widths, options.crop_scale)
         sizes = np.full((len(draws), 2), patch_size)
@@ -144,13 +146,13 @@ def draw_patches(draws: np.ndarray, heights: np.ndarray, widths: np.ndarray, opt
     enlarged = np.maximum(np.rint(shapes * (patch_size / shapes.min(axis=1, keepdims=True))), patch_size)
     is_small = shapes.min(axis=1, keepdims=True) < patch_size
     sizes = np.where(is_small, enlarged, patch_size).astype(np.int64)
-    places = _places(draws[:, -4:-2], np.where(is_small, sizes, shapes) - patch_size)
+    places = _choose_places(draws[:, PLACE], np.where(is_small, sizes, shapes) - patch_size)
     boxes = np.concatenate([np.where(is_small, 0, places), np.where(is_small, shapes, patch_size)], axis=1)
     return PatchDraws(boxes, sizes, np.where(is_small, places, 0), flips, grays)
 
 
 def cut_patch(image: torch.Tensor, draws: PatchDraws, index: int, patch_size: int) -> torch.Tensor:
-    """uint8 `(3, height, width)` -> uint8 `(3, patch_size, patch_size)`, resized by torchvision."""
+    """Cut a uint8 `(3, patch_size, patch_size)` out of a uint8 `(3, height, width)`, resized by torchvision."""
     top, left, height, width = draws.boxes[index].tolist()
     patch = image[:, top : top + height, left : left + width]
     size = draws.sizes[index].tolist()
@@ -164,7 +166,7 @@ def cut_patch(image: torch.Tensor, draws: PatchDraws, index: int, patch_size: in
 
 
 def cut_patches(images: ResidentImages, indices: np.ndarray, draws: PatchDraws, patch_size: int) -> torch.Tensor:
-    """The batch as matrix products: `(batch, 3, patch_size, patch_size)`, float32, 0-255, on the images' device."""
+    """Cut a batch by matrix products: `(batch, 3, patch_size, patch_size)`, float32, 0-255, on the images' device."""
     patches = resize_boxes(images, indices, draws.boxes, draws.sizes, draws.starts, patch_size)
     flips, grays = (
         torch.from_numpy(np.flatnonzero(chosen)).to(patches.device, non_blocking=True)
@@ -186,8 +188,8 @@ class RandomPatches:
         normalize: RGB 0-255 `(..., 3, height, width)` -> what the model takes, float32; the image processor's.
         seed: of all draws, 0 or more.
         repeats: how often each image comes; by default once. A repetition brings other patches.
-        pictures: of which picture each image is a version. The patches of a block (see `PatchBlocks`) are then cut at
-            the same place, flipped and grayed alike. By default every patch is a block of its own.
+        reference_ids: of which reference image each image is a version. The patches of a block (see `PatchBlocks`) are
+            then cut at the same place, flipped and grayed alike. By default every patch is a block of its own.
         device: of the batches; by default the images'. Images that lie elsewhere are copied as a batch needs them.
     """
 
@@ -200,7 +202,7 @@ class RandomPatches:
         normalize: Callable[[torch.Tensor], torch.Tensor],
         seed: int = 0,
         repeats: Sequence[int] | None = None,
-        pictures: Sequence[str] | None = None,
+        reference_ids: Sequence[str] | None = None,
         device: torch.device | None = None,
     ):
         self.images = images
@@ -212,16 +214,16 @@ class RandomPatches:
         counts = np.full(len(images), num_patches) * (1 if repeats is None else np.asarray(repeats))
         self.pair_images = np.repeat(np.arange(len(images)), counts)
         self.pair_patches = np.concatenate([np.arange(count) for count in counts])
-        pair_pictures = None if pictures is None else np.asarray(pictures)[self.pair_images]
-        self.blocks = PatchBlocks(self.scores.numpy()[self.pair_images], pair_pictures, seed)
+        pair_references = None if reference_ids is None else np.asarray(reference_ids)[self.pair_images]
+        self.blocks = PatchBlocks(self.scores.numpy()[self.pair_images], pair_references, seed)
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
 
     def __len__(self) -> int:
-        """(image, patch) pairs in an epoch."""
+        """Return the number of (image, patch) pairs in an epoch."""
         return len(self.pair_images)
 
     def batch(self, epoch: int, pairs: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised patches `(batch, 3, patch_size, patch_size)`, channels last, and labels `(batch,)`, float32."""
+        """Return patches `(batch, 3, patch_size, patch_size)`, normalised, channels last, and labels `(batch,)`."""
         indices = self.pair_images[pairs]
         if self.blocks.are_single:
             drawn_by = (indices, self.pair_patches[pairs])

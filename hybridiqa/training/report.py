@@ -1,4 +1,4 @@
-"""What a finished run leaves beside its model: metrics, predictions, plots and the model card."""
+"""Report of a finished run, beside its model: metrics, predictions, plots and the model card."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from accelerate import Accelerator
-from transformers import PreTrainedModel
 
 from hybridiqa.data.loading import is_on_hub
+from hybridiqa.models import hub_code
 from hybridiqa.models.model_card import RunFacts, SplitFacts, write_model_card
 from hybridiqa.models.percentiles import score_quantiles
 from hybridiqa.training.arguments import TrainingArguments
@@ -29,7 +29,7 @@ def _write_rows(path: Path, header: list[str], rows: list[list]) -> None:
 
 
 def write_run(
-    model: PreTrainedModel,
+    model: hub_code.HybridIQAModel,
     data: dict[str, Split],
     progress: Progress,
     args: TrainingArguments,
@@ -54,7 +54,7 @@ def write_run(
     predictions = {name: predict(model, split.images, accelerator) for name, split in scored.items()}
     results = {
         "num_images": {name: len(split.scores) for name, split in data.items()},
-        "best_epoch": progress.best["epoch"],
+        "best_epoch": progress.find_best()["epoch"],
         "num_steps": progress.step,
     }
     for name, split in scored.items():
@@ -90,13 +90,13 @@ def _write_report(
     ]
     _write_rows(output_dir / "predictions.csv", ["split", "path", "score", "prediction"], rows)
     _write_rows(output_dir / "losses.csv", ["step", "loss"], progress.losses)
-    plot_training(progress.history, progress.losses, output_dir / "training.png")
+    plot_training(progress.history, [(int(step), loss) for step, loss in progress.losses], output_dir / "training.png")
     for name in predictions:
         plot_predictions(predictions[name], data[name].scores, output_dir / f"{name}.png", f"{name} split")
 
 
 def _card_facts(
-    model: PreTrainedModel,
+    model: hub_code.HybridIQAModel,
     data: dict[str, Split],
     results: dict,
     args: TrainingArguments,

@@ -13,7 +13,7 @@ CHUNK_BYTES = 2**28  # of float32 pixels held at a time: the boxes of a chunk ar
 def bilinear_weights(
     sizes: torch.Tensor, new_sizes: torch.Tensor, starts: torch.Tensor, num_rows: int, padded_size: int
 ) -> torch.Tensor:
-    """Weights `(batch, num_rows, padded_size)` that resize one side, float32; torchvision's with `antialias=True`.
+    """Return weights `(batch, num_rows, padded_size)` that resize a side, float32; torchvision's with `antialias=True`.
 
     Row r of a patch is row `start + r` of the side resized to its new size: a triangle over the old pixels, as wide as
     the scale where the side shrinks, cut at the borders, with a sum of 1.
@@ -35,7 +35,7 @@ def bilinear_weights(
 
 
 def _gather_boxes(images: ResidentImages, indices: np.ndarray, boxes: np.ndarray) -> torch.Tensor:
-    """The boxes' pixels, `(batch, 3, height, width)` float32; beyond a smaller box stand pixels that weigh nothing."""
+    """Return pixels `(batch, 3, height, width)` of boxes, float32; those beyond a smaller box weigh nothing."""
     device = images.pixels.device
     height, width = boxes[:, 2:].max(axis=0).tolist()
     row_bytes = torch.from_numpy(3 * images.widths[indices]).to(device, non_blocking=True).view(-1, 1, 1, 1)
@@ -52,11 +52,13 @@ def _resize_chunk(
     images: ResidentImages, indices: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, starts: np.ndarray, side: int
 ) -> torch.Tensor:
     pixels = _gather_boxes(images, indices, boxes)  # (batch, 3, height, width)
-    boxes, sizes, starts = (
-        torch.from_numpy(array).to(pixels.device, non_blocking=True) for array in (boxes, sizes, starts)
+    old_sizes, new_sizes, offsets = (
+        torch.from_numpy(array).to(pixels.device, non_blocking=True) for array in (boxes[:, 2:], sizes, starts)
     )
     vertical, horizontal = (
-        bilinear_weights(boxes[:, 2 + axis], sizes[:, axis], starts[:, axis], side, pixels.shape[2 + axis]).unsqueeze(1)
+        bilinear_weights(
+            old_sizes[:, axis], new_sizes[:, axis], offsets[:, axis], side, pixels.shape[2 + axis]
+        ).unsqueeze(1)
         for axis in (0, 1)
     )  # (batch, 1, side, height) and (batch, 1, side, width)
     return vertical @ (pixels @ horizontal.transpose(2, 3))  # (batch, 3, side, side)
@@ -65,7 +67,7 @@ def _resize_chunk(
 def resize_boxes(
     images: ResidentImages, indices: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, starts: np.ndarray, side: int
 ) -> torch.Tensor:
-    """Boxes of images, each resized to a size of its own, and a square cut out of each result.
+    """Resize boxes of images, each to a size of its own, and cut a square out of each result.
 
     Args:
         indices: `(batch,)`, of the images.

@@ -1,17 +1,19 @@
-"""Ctrl-C and SIGTERM: while a run makes its steps they wait for the end of one, elsewhere they stop it at once."""
+"""Signals that ask a run to end (Ctrl-C, SIGTERM): in a training step they wait for its end, elsewhere they do not."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+SIGNAL_NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 STATUS_OF_SIGNALS = 128  # what a shell adds the number of a signal to
+Handler = Callable[[int, FrameType | None], Any] | int | None  # of a signal
 
 
 def is_speaking_process() -> bool:
@@ -20,7 +22,7 @@ def is_speaking_process() -> bool:
 
 
 class Stopped(KeyboardInterrupt):
-    """The end of a run by a signal.
+    """End of a run by a signal.
 
     Args:
         number: of the signal.
@@ -32,7 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopSignals:
-    """The signals that ask a run to end, handled for as long as the `with` block lasts.
+    """Signals that ask a run to end, handled for as long as the `with` block lasts.
 
     Attributes:
         received: the number of the first that came, or none.
@@ -41,7 +43,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._can_wait = False
-        self._handlers: dict[int, object] = {}
+        self._handlers: dict[int, Handler] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # no other may handle signals

@@ -1,4 +1,4 @@
-"""The training loop: one model, one split to learn from, one to choose by."""
+"""Training loop: one model, one split to learn from, one to choose by."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from datasets import Dataset
 from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from hybridiqa.data.folders import group_namer
 from hybridiqa.data.loading import ResidentImages, load_resident
+from hybridiqa.models import hub_code
 from hybridiqa.training import checkpoints
 from hybridiqa.training.arguments import TrainingArguments
 from hybridiqa.training.model import build_optimizer, total_gradient_norm
 from hybridiqa.training.patches import RandomPatches, balanced_repeats
 from hybridiqa.training.stopping import Stopped, StopSignals
-from hybridiqa.utils.runtime import first_line
+from hybridiqa.utils.libraries import first_line
 from metrics.iqa.iqa import compute_metrics
 
 logger = get_logger(__name__)
@@ -38,7 +38,7 @@ SHOWN_METRICS = ("srcc", "plcc", "krcc", "rmse", "srcc_within_group")  # in a li
 
 
 def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) within blocks.
+    """Return the loss of RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) within blocks.
 
     For every pair of a block whose labels differ, log(1 + exp(worse score - better score)); averaged over the partners
     of each patch, then over all patches. A patch without a partner counts 0, so that the loss of a batch is the mean of
@@ -59,7 +59,7 @@ def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, blocks: torch.Tenso
 
 @dataclass
 class Split:
-    """One split in memory: the decoded pictures, and what is known of each."""
+    """One split in memory: the decoded images, and what is known of each."""
 
     images: ResidentImages
     scores: list[float]
@@ -71,7 +71,7 @@ class Split:
         """Decode a prepared split into memory of the device, or pinned memory where it would not fit.
 
         Args:
-            name: of the split, for the error about a picture that cannot be decoded.
+            name: of the split, for the error about an image that cannot be decoded.
         """
         columns = dataset.column_names
         return cls(
@@ -81,8 +81,8 @@ class Split:
             list(dataset["group"]) if "group" in columns else None,
         )
 
-    def pictures(self, pattern: str | None) -> list[str]:
-        """Of which picture each image is a version: what a pattern finds in its path, or else its group.
+    def find_references(self, pattern: str | None) -> list[str]:
+        """Return of which reference image each image is a version: what a pattern finds in its path, or its group.
 
         Raises:
             ValueError: no groups, or a path in which the pattern finds nothing.
@@ -91,13 +91,13 @@ class Split:
             group_of = group_namer(pattern)
             return [group_of(path) for path in self.paths]
         if self.groups is None:
-            raise ValueError("--ranking_weight compares versions of a picture: without groups, give --ranking_pattern")
+            raise ValueError("--ranking_weight compares versions of an image: without groups, give --ranking_pattern")
         return self.groups
 
 
 @dataclass
 class Progress:
-    """Where a run stands; all of it is in every checkpoint.
+    """State of a run; all of it is in every checkpoint.
 
     Args:
         epoch: whole epochs done.
@@ -120,14 +120,20 @@ class Progress:
     best: dict | None = None
     pending: dict | None = None
 
+    def find_best(self) -> dict:
+        """Return the best row. Raises RuntimeError before the first epoch was validated."""
+        if self.best is None:
+            raise RuntimeError("no epoch was validated yet: call Trainer.fit first")
+        return self.best
+
 
 def predict(
-    model: PreTrainedModel,
+    model: hub_code.HybridIQAModel,
     images: ResidentImages,
     accelerator: Accelerator,
     before_image: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
-    """Scores by `model.score`; the images are shared among the processes.
+    """Return scores by `model.score`; the images are shared among the processes.
 
     A model in training scores in the run's mixed precision; one that was loaded, as its users will.
 
@@ -148,12 +154,13 @@ def predict(
     return scores
 
 
-def merit(metrics: dict[str, float]) -> tuple[float, float]:
-    """What the best epoch has most of: SRCC, and where that is tied or not defined, the smaller error."""
+def rank_epoch(metrics: dict[str, float]) -> tuple[float, float]:
+    """Return what the best epoch has most of: SRCC, and where that is tied or not defined, the smaller error."""
     return (metrics["srcc"] if math.isfinite(metrics["srcc"]) else -1.0, -metrics["rmse"])
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
+    """Return the metrics that a line of the log shows."""
     shown = {name: metrics[name] for name in SHOWN_METRICS if name in metrics}
     shown = {name: math.nan if value is None else value for name, value in shown.items()}  # None: read from JSON
     return "  ".join(f"{name.upper()} {value:.4f}" for name, value in shown.items())
@@ -171,7 +178,7 @@ class Trainer:
 
     Args:
         model: on the accelerator's device.
-        train, validation: validation is scored after every epoch.
+        train_split, validation: validation is scored after every epoch.
         checkpoints_dir: where checkpoints are written.
         data_hash: of the dataset; a checkpoint of other data is refused.
         signals: what asks the run to stop; by default nothing does.
@@ -180,26 +187,26 @@ class Trainer:
     def __init__(
         self,
         args: TrainingArguments,
-        model: PreTrainedModel,
-        train: Split,
+        model: hub_code.HybridIQAModel,
+        train_split: Split,
         validation: Split,
         accelerator: Accelerator,
         checkpoints_dir: Path,
         data_hash: str = "",
         signals: StopSignals | None = None,
     ):
-        self.args, self.accelerator, self.validation, self.train = args, accelerator, validation, train
+        self.args, self.accelerator, self.validation, self.train_split = args, accelerator, validation, train_split
         self.checkpoints_dir, self.data_hash = checkpoints_dir, data_hash
         self.signals = signals or StopSignals()
         self.patches = RandomPatches(
-            train.images,
-            train.scores,
+            train_split.images,
+            train_split.scores,
             args.num_train_patches,
             args.patch_options(model.config.patch_size),
             model.image_processor.normalize_patches,
             args.seed,
-            repeats=balanced_repeats(train.scores) if args.balance_scores else None,
-            pictures=train.pictures(args.ranking_pattern) if args.ranking_weight else None,
+            repeats=balanced_repeats(train_split.scores) if args.balance_scores else None,
+            reference_ids=train_split.find_references(args.ranking_pattern) if args.ranking_weight else None,
             device=accelerator.device,
         )
         if accelerator.num_processes > 1 and not (args.freeze_batch_norm or args.freeze_backbone):
@@ -212,7 +219,7 @@ class Trainer:
         if args.compile:
             model.backbone.compile()
         self.model = model
-        self.prepared, self.optimizer = accelerator.prepare(model, build_optimizer(model, args))
+        self.wrapped_model, self.optimizer = accelerator.prepare(model, build_optimizer(model, args))
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.progress = Progress()
         self.saved_step: int | None = None  # of the newest checkpoint
@@ -224,14 +231,15 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs or steps are done, or none was better for too long."""
+        """Return whether all epochs or steps are done, or none was better for too long."""
         progress, args = self.progress, self.args
         if progress.epoch_step:  # the epoch is not closed by its validation
             return False
         if progress.epoch >= args.num_epochs or (args.max_steps and progress.step >= args.max_steps):
             return True
-        waited = progress.history[-1]["epoch"] - progress.best["epoch"] if progress.best else 0
-        return bool(args.early_stopping_patience) and waited >= args.early_stopping_patience
+        if args.early_stopping_patience is None or progress.best is None:
+            return False
+        return progress.history[-1]["epoch"] - progress.best["epoch"] >= args.early_stopping_patience
 
     def fit(self) -> Progress:
         """Train to the end from where the run stands.
@@ -249,14 +257,14 @@ class Trainer:
         return self.progress
 
     def resume(self) -> bool:
-        """Go on from the newest checkpoint that is whole; whether there is one.
+        """Go on from the newest checkpoint that is whole; return whether there is one.
 
         Raises:
             ValueError: it was trained on other data, or there are checkpoints and none is whole.
         """
         faults = []
         for folder in self._ask_main(lambda: checkpoints.list_states(self.checkpoints_dir)):
-            fault = self._ask_main(lambda folder=folder: checkpoints.find_fault(folder)) or self._load(folder)
+            fault = self._ask_main(partial(checkpoints.find_fault, folder)) or self._load(folder)
             if fault is None:
                 logger.info(f"goes on from {folder.name}")
                 return True
@@ -275,10 +283,10 @@ class Trainer:
         return broadcast_object_list(answer)[0]
 
     def _load(self, folder: Path) -> str | None:
-        """Go on from a checkpoint; why one of the processes cannot, or None."""
+        """Go on from a checkpoint; return why one of the processes cannot, or None."""
         state = self._ask_main(lambda: checkpoints.read_progress(folder))
         if state.pop("data_hash", None) != self.data_hash:
-            raise ValueError(f"--resume goes on with the same data, and {folder} was trained on other pictures")
+            raise ValueError(f"--resume goes on with the same data, and {folder} was trained on other images")
         if unknown := set(state) - {known.name for known in fields(Progress)}:
             return f"{checkpoints.PROGRESS_FILE} has {', '.join(sorted(unknown))} of another version"
         fault = None
@@ -343,11 +351,11 @@ class Trainer:
         return self.patches.blocks.batches(epoch, self.args.batch_size)
 
     def _train_epoch(self) -> None:
-        """The rest of the epoch that the run stands in, or as much of it as --max_steps allows."""
+        """Do the rest of the epoch that the run stands in, or as much of it as --max_steps allows."""
         progress, args = self.progress, self.args
         for group, rate in zip(self.optimizer.param_groups, self._rates(), strict=True):
             group["lr"] = rate
-        self.prepared.train()
+        self.wrapped_model.train()
         self._freeze_batch_norm()
         batches = self._batches(progress.epoch)
         bar = tqdm(
@@ -379,7 +387,7 @@ class Trainer:
                 module.eval()
 
     def _step(self, pairs: np.ndarray) -> None:
-        """One update from a batch of (image, patch) pairs, of which every process computes a share, part by part."""
+        """Make one update from a batch of (image, patch) pairs; every process computes a share of it, part by part."""
         accelerator, progress = self.accelerator, self.progress
         entropy = (self.args.seed, progress.step, accelerator.process_index)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))  # for backbones that drop paths
@@ -389,7 +397,7 @@ class Trainer:
         parts = split(shares[accelerator.process_index], num_parts)
         for number, part in enumerate(parts):
             is_last = number == num_parts - 1
-            with nullcontext() if is_last else accelerator.no_sync(self.prepared):
+            with nullcontext() if is_last else accelerator.no_sync(self.wrapped_model):
                 self._backward(part, pairs)
         if accelerator.scaler is None:  # which skips such steps by itself
             # Lion takes the sign of its momentum, and that of NaN is 0: it would stand still, with a finite loss.
@@ -403,12 +411,12 @@ class Trainer:
         progress.epoch_step += 1
 
     def _backward(self, part: np.ndarray, pairs: np.ndarray) -> None:
-        """Gradients of a part's share in the mean loss of the whole batch."""
+        """Add the gradients of a part's share in the mean loss of the whole batch."""
         num_processes = self.accelerator.num_processes
         # A process without a patch of its own takes part all the same: the others wait for its gradients, here 0.
         shown = part if len(part) else pairs[:1]
         pixel_values, labels = self.patches.batch(self.progress.epoch, shown)
-        output = self.prepared(pixel_values, labels)
+        output = self.wrapped_model(pixel_values, labels)
         loss = output.loss
         if self.args.ranking_weight:
             blocks = torch.from_numpy(self.patches.blocks.numbers(self.progress.epoch)[shown]).to(labels.device)
@@ -451,7 +459,7 @@ class Trainer:
     def _describe_failure(self, what: str, epoch_step: int) -> str:
         progress = self.progress
         pairs = self._batches(progress.epoch)[epoch_step]
-        paths = sorted({self.train.paths[index] for index in self.patches.pair_images[pairs]})
+        paths = sorted({self.train_split.paths[index] for index in self.patches.pair_images[pairs]})
         last = checkpoints.latest_state(self.checkpoints_dir)
         rates = ", ".join(f"{rate:g}" for rate in self._rates())
         return (
@@ -470,25 +478,26 @@ class Trainer:
             raise FloatingPointError(self._describe_failure(str(error), progress.epoch_step - 1)) from error
         metrics = compute_metrics(scores, self.validation.scores, self.validation.groups)
         num_patches = sum(map(len, self._batches(progress.epoch)[: progress.epoch_step]))
+        epoch = progress.epoch + 1
         row = {
-            "epoch": progress.epoch + 1,
+            "epoch": epoch,
             "step": progress.step,
             "learning_rates": self._rates(),
             "loss": progress.loss_sum / num_patches,
             "validation": metrics,
         }
-        logger.info(f"epoch {row['epoch']}/{num_epochs}: loss {row['loss']:.4f}, validation {format_metrics(metrics)}")
+        logger.info(f"epoch {epoch}/{num_epochs}: loss {row['loss']:.4f}, validation {format_metrics(metrics)}")
         self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=progress.step)
         progress.history.append(row)
-        if progress.best is None or merit(metrics) > merit(progress.best["validation"]):
-            state_dict = self.accelerator.get_state_dict(self.prepared)
+        if progress.best is None or rank_epoch(metrics) > rank_epoch(progress.best["validation"]):
+            state_dict = self.accelerator.get_state_dict(self.wrapped_model)
             name = checkpoints.save_model(
                 self.accelerator,
                 self.checkpoints_dir,
-                row["epoch"],
+                epoch,
                 self.model,
                 state_dict,
                 self.model.get_memory_footprint(),
             )
             progress.best = row | {"model": name}
-        progress.epoch, progress.epoch_step, progress.loss_sum = row["epoch"], 0, 0.0
+        progress.epoch, progress.epoch_step, progress.loss_sum = epoch, 0, 0.0

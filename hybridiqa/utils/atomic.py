@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hybridiqa.utils.files import content_hash
 
@@ -85,7 +85,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def open_atomically(path: Path, mode: str = "wb", is_synced: bool = True, **options) -> Iterator[IO]:
+def open_atomically(path: Path, mode: str = "wb", is_synced: bool = True, **options: Any) -> Iterator[IO]:
     """Open a new file that replaces `path` once the block has ended well, and vanishes otherwise.
 
     Whenever the process ends, `path` is there whole, as before, or not at all. A link stays one: the file that it leads
@@ -138,8 +138,9 @@ def is_within(path: Path, folder: Path) -> bool:
     if real_folder in places:
         return True
     status = _status(real_folder)  # the same folder may have two names: another case of letters, a second mount
-    found = map(_status, places) if status else ()
-    return any(place is not None and os.path.samestat(place, status) for place in found)
+    if status is None:
+        return False
+    return any(found is not None and os.path.samestat(found, status) for found in map(_status, places))
 
 
 def check_new_folder(output_dir: Path) -> None:
@@ -150,9 +151,10 @@ def check_new_folder(output_dir: Path) -> None:
 
 @contextmanager
 def new_folder(output_dir: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `output_dir` when the block ends well and vanishes otherwise.
+    """Make a folder to fill, which takes the name `output_dir` when the block ends well and vanishes otherwise.
 
-    Raises ValueError where `output_dir` holds something already.
+    Raises:
+        ValueError: `output_dir` holds something already.
     """
     output_dir = Path(output_dir).absolute()
     check_new_folder(output_dir)
@@ -174,8 +176,8 @@ def write_text_atomically(path: Path, text: str) -> None:
         file.write(text)
 
 
-def without_nan(value):
-    """The same with null for NaN, which JSON does not have."""
+def without_nan(value: Any) -> Any:
+    """Return the same with null for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -183,8 +185,8 @@ def without_nan(value):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def write_json(path: Path, value) -> None:
-    """Indented JSON, there whole or not at all; NaN becomes null."""
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON, there whole or not at all; NaN becomes null."""
     write_text_atomically(path, json.dumps(without_nan(value), indent=2) + "\n")
 
 
@@ -226,7 +228,7 @@ def _rename_by_placeholder(old: str, new: str) -> None:
 
 
 def placeholder(old: str) -> bytes:
-    """What a name holds between being taken and getting its content; after a kill, this tells it from a user's file."""
+    """Return what a name holds between being taken and getting its content, which tells it from a user's file."""
     return b"hybridIQA keeps this name for " + os.fsencode(old)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class CommandFailure(Exception):
-    """What ends a command that was used rightly: its message (empty where another process tells it) and its status."""
+    """Failure of a command that was used rightly: its message (empty where another process tells it) and its status."""
 
     def __init__(self, message: str, status: int = 1):
         super().__init__(message)

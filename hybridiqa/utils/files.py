@@ -16,12 +16,12 @@ from PIL import Image
 
 from hybridiqa.utils.root import hub_constant
 
-# Pictures all the same where the plugin that reads them is missing: they are reported, not passed over.
+# Images all the same where the plugin that reads them is missing: they are reported, not passed over.
 PLUGIN_SUFFIXES = {".heic", ".heics", ".heif", ".heifs", ".hif", ".avif"}
 
 logger = logging.getLogger(__name__)
 
-SKIPPED_FOLDERS = ("__MACOSX",)  # what macOS adds to a zip: thumbnails under the pictures' own names
+SKIPPED_FOLDERS = ("__MACOSX",)  # what macOS adds to a zip: thumbnails under the images' own names
 HASH_BYTES = 16
 MAX_FOLDERS = 200  # in each other: Python walks and removes folders by calling itself for each, about 900 times at most
 MAX_NAME_SHOWN = 100  # letters, of a name in a zip
@@ -29,12 +29,12 @@ MAX_EXTRACTED_BYTES = 256 * 2**30  # well above any scored folder known; a zip t
 
 
 def as_text(path: str | PurePath) -> str:
-    """A path that any file, terminal or JSON takes: bytes of its name that are not UTF-8 are written as `\\xNN`."""
+    """Return a path as any file, terminal or JSON takes it: bytes that are not UTF-8 are written as `\\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def path_of(text: str) -> Path:
-    """The path that `as_text` wrote so: of this very name where there is one, else with every `\\xNN` as its byte."""
+    """Return the path that `as_text` wrote so: of this very name if there is one, else with each `\\xNN` as a byte."""
     if os.path.lexists(text):
         return Path(text)
     return Path(
@@ -43,18 +43,23 @@ def path_of(text: str) -> Path:
 
 
 def hash_of(data: bytes) -> str:
-    """32 hexadecimal digits: what `content_hash` gives for a file of these bytes."""
+    """Return 32 hexadecimal digits: what `content_hash` gives for a file of these bytes."""
     return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
 
 
 def content_hash(path: str | PurePath) -> str:
-    """32 hexadecimal digits of the BLAKE2b of a file's bytes. Raises OSError where it cannot be read."""
+    """Return 32 hexadecimal digits of the BLAKE2b of a file's bytes. Raises OSError where it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=HASH_BYTES)).hexdigest()
 
 
+def error_reason(error: Exception) -> str:
+    """Return what went wrong, in the system's words where it has some."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def what_is_no_file(path: Path) -> str | None:
-    """Why a path cannot be opened as a file (a pipe would be waited for for ever), or None where it can be tried."""
+    """Return why a path cannot be opened as a file (a pipe is waited for for ever), or None where it can be tried."""
     if path.is_dir():
         return "a folder that cannot be read"
     if not os.path.exists(path):
@@ -63,11 +68,12 @@ def what_is_no_file(path: Path) -> str | None:
 
 
 def walk_files(root: Path) -> list[Path]:
-    """All files under a folder, sorted; hidden ones and `__MACOSX` left out. Linked folders are named, not entered.
+    """Return all files under a folder, sorted, but for hidden ones and `__MACOSX`. Linked folders are not entered.
 
     A folder that cannot be read, or lies too deep, stands in the list itself, so that it is not passed over in silence.
     """
-    paths, unreadable = [], []
+    paths: list[Path] = []
+    unreadable: list[OSError] = []
     for folder, folder_names, file_names in os.walk(root, onerror=unreadable.append):
         folder_names[:] = [name for name in folder_names if not name.startswith(".") and name not in SKIPPED_FOLDERS]
         if folder_names and len(Path(folder).parts) - len(root.parts) >= MAX_FOLDERS:
@@ -89,7 +95,7 @@ def _image_suffixes() -> frozenset[str]:
 
 
 def has_image_suffix(path: str | PurePath) -> bool:
-    """Whether Pillow reads a format with this suffix, by itself or with a plugin that may not be there."""
+    """Tell whether Pillow reads a format with this suffix, by itself or with a plugin that may not be there."""
     return PurePath(path).suffix.lower() in _image_suffixes()
 
 
@@ -110,7 +116,8 @@ def _check_zip_entry(entry: zipfile.ZipInfo, zip_path: Path) -> None:
 def extract_zip(zip_path: Path, target_dir: Path, max_bytes: int | None = None, max_files: int | None = None) -> None:
     """Unpack a zip, having checked all of it first: no entry outside `target_dir`, no link, no more than fits.
 
-    Raises ValueError for an archive that is broken or refused.
+    Raises:
+        ValueError: an archive that is broken or refused.
     """
     target_dir.mkdir(parents=True, exist_ok=True)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyarrow import parquet
 
-from hybridiqa.utils.runtime import import_optional
+from hybridiqa.utils.libraries import import_optional
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet", ".xlsx")
 # Of a spreadsheet, which is a zip: the largest database of the field has a quarter of a million rows of 15 cells.

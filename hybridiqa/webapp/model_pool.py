@@ -18,8 +18,8 @@ from hybridiqa.models import hub_code
 from hybridiqa.scores.gallery import encode_thumbnail
 from hybridiqa.scores.score_file import ScoreRow
 from hybridiqa.utils.files import hash_of, what_is_no_file
+from hybridiqa.utils.hub import HUB_ID
 from hybridiqa.utils.root import ROOT
-from hybridiqa.utils.runtime import HUB_ID
 from hybridiqa.webapp.uploads import UploadedImage
 
 NUM_THREADS = 2  # that score: one decodes an image while the other's is in the network

@@ -1,4 +1,4 @@
-"""The door from scored pictures to a dataset, and the way back out of it."""
+"""The command from scored images to a dataset, and the way back out of it."""
 
 import json
 import shutil
@@ -12,14 +12,13 @@ import torch
 from factories import make_picture
 from PIL import Image, ImageOps
 
-from hybridiqa.commands import prepare_dataset
-from hybridiqa.commands.prepare_dataset import main
+from hybridiqa.commands.prepare_dataset import main, parse_arguments
 from hybridiqa.data.loading import dataset_on_device, load_prepared
 
 
 @pytest.fixture(autouse=True)
 def datasets_cache_stays_unused(tmp_path_factory, monkeypatch):
-    """Nothing may depend on the shared cache, nor be left in it."""
+    """Check that nothing depends on the shared cache, nor is left in it."""
     cache_dir = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache_dir)
     yield
@@ -39,14 +38,14 @@ def run(*args) -> int:
 
 
 def only_row(source: Path, output_dir: Path) -> dict:
-    """The row of a source of one picture, which stands in `9/`."""
+    """Return the row of a source of one image, which stands in `9/`."""
     assert run(source, "--output_dir", output_dir, "--validation_fraction", 0, "--test_fraction", 0) == 0
     splits = load_prepared(output_dir)
     assert list(splits) == ["train"] and len(splits["train"]) == 1
     return splits["train"][0]
 
 
-def test_a_scored_folder_becomes_stratified_splits_that_hold_the_pictures(tmp_path, capsys):
+def test_a_scored_folder_becomes_stratified_splits_that_hold_the_images(tmp_path, capsys):
     source = save_scored_folder(tmp_path / "source")
     assert run(source, "--output_dir", tmp_path / "out") == 0
     shutil.rmtree(source)
@@ -63,7 +62,7 @@ def test_a_scored_folder_becomes_stratified_splits_that_hold_the_pictures(tmp_pa
     assert "Artifact/2: 8  Perfect/4: 8  9: 8" in printed
 
 
-def test_the_device_function_gives_uint8_pictures_and_float32_scores(tmp_path):
+def test_the_device_function_gives_uint8_images_and_float32_scores(tmp_path):
     assert run(save_scored_folder(tmp_path / "source"), "--output_dir", tmp_path / "out") == 0
     split = dataset_on_device(load_prepared(tmp_path / "out")["train"], torch.device("cpu"))
     row = split[0]
@@ -77,7 +76,7 @@ def test_the_device_function_gives_uint8_pictures_and_float32_scores(tmp_path):
     assert equal["image"][0, :, 0, 0].tolist() == [0, 100, 200]
 
 
-def test_a_turned_picture_is_embedded_upright(tmp_path):
+def test_a_turned_image_is_embedded_upright(tmp_path):
     (tmp_path / "source" / "9").mkdir(parents=True)
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:, :16] = 255  # the left half is white; turned clockwise (6) it is the upper half
@@ -101,7 +100,7 @@ def test_a_turned_picture_is_embedded_upright(tmp_path):
         ("a.gif", Image.new("L", (4, 4), 7), (7, 7, 7)),
     ],
 )
-def test_every_kind_of_picture_is_embedded_as_the_scorer_sees_it(tmp_path, name, image, expected):
+def test_every_kind_of_image_is_embedded_as_the_scorer_sees_it(tmp_path, name, image, expected):
     (tmp_path / "source" / "9").mkdir(parents=True)
     image.save(tmp_path / "source" / "9" / name)
     assert only_row(tmp_path / "source", tmp_path / "out")["image"].getpixel((1, 1)) == expected
@@ -125,7 +124,7 @@ def test_what_is_left_out_is_listed_on_screen_and_in_the_report(tmp_path, capsys
     assert run(source, "--output_dir", tmp_path / "out", "--seed", 3) == 1
     printed = capsys.readouterr().out
     assert "without a score: 12" in printed and "unscored09.png" in printed and "unscored10.png" not in printed
-    assert "unreadable: 1" in printed and "9/broken.png: not a picture" in printed
+    assert "unreadable: 1" in printed and "9/broken.png: not an image" in printed
     assert "other files: 1" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["source"] == str(source) and report["arguments"]["seed"] == 3
@@ -177,14 +176,14 @@ def test_an_unreachable_hub_is_one_clear_line(tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_of_scores_serves_a_plain_folder_and_scenes_can_be_left_out(tmp_path, capsys):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     rows = ["name,mos,scene"]
     for index in range(12):
-        Image.new("RGB", (4, 4), (index, 0, 0)).save(tmp_path / "pictures" / f"{index}.png")
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(tmp_path / "images" / f"{index}.png")
         rows.append(f"{index}.png,{1 + index / 4},scene{index // 3}")
     (tmp_path / "scores.csv").write_text("\n".join([*rows, "gone.png,3,scene9"]))
     columns = ("--file_column", "name", "--score_column", "mos", "--group_column", "scene")
-    command = (tmp_path / "pictures", "--scores_csv", tmp_path / "scores.csv", *columns, "--output_dir")
+    command = (tmp_path / "images", "--scores_csv", tmp_path / "scores.csv", *columns, "--output_dir")
     assert run(*command, tmp_path / "out", "--test_groups", "scene[13]", "--validation_fraction", 0.5) == 1
     splits = load_prepared(tmp_path / "out")
     assert set(splits["test"]["group"]) == {"scene1", "scene3"}
@@ -212,17 +211,19 @@ def test_a_table_of_scores_serves_a_plain_folder_and_scenes_can_be_left_out(tmp_
     assert "no group matches --validation_groups 'scene9'" in capsys.readouterr().err
 
 
-def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
+@pytest.mark.parametrize("form", [("synthesize", ["build"]), ("--synthesize_artifacts", [])], ids=["new", "old"])
+def test_clean_images_become_a_dataset_in_two_commands(tmp_path, capsys, form):
     rng = np.random.default_rng(0)
     (tmp_path / "clean").mkdir()
     for index in range(4):
         Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(tmp_path / "clean" / f"{index}.png")
     options = ("--versions_per_image", 5, "--num_workers", 1, "--max_size", 16)
-    assert run("--synthesize_artifacts", tmp_path / "clean", "--output_dir", tmp_path / "damaged", *options) == 0
+    synthesize, build = form
+    assert run(synthesize, tmp_path / "clean", "--output_dir", tmp_path / "distorted", *options) == 0
     printed = capsys.readouterr().out
-    assert "4 clean and 20 damaged pictures" in printed and "--group_pattern '([^/]+)__'" in printed
+    assert "4 clean and 20 distorted images" in printed and "--group_pattern '([^/]+)__'" in printed
     fractions = ("--validation_fraction", 0.25, "--test_fraction", 0.25)
-    command = (tmp_path / "damaged", "--output_dir", tmp_path / "out", "--group_pattern", "([^/]+)__")
+    command = (*build, tmp_path / "distorted", "--output_dir", tmp_path / "out", "--group_pattern", "([^/]+)__")
     assert run(*command, *fractions) == 0
     splits = load_prepared(tmp_path / "out")
     assert {name: len(split) for name, split in splits.items()} == {"train": 12, "validation": 6, "test": 6}
@@ -242,7 +243,7 @@ def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
         (("{source}", "--group_pattern", "nowhere"), "finds no group"),
         (("{source}", "--num_workers", "0"), "1 or more"),
         (("{source}", "--colour", "red"), "unrecognized arguments"),
-        (("{source}/9",), "no picture in"),
+        (("{source}/9",), "no image in"),
         (("{source}/9/0.png",), "a folder, a .zip or a Hub dataset's name is accepted"),
         (("nowhere",), "there is no folder or zip 'nowhere'"),
         (("{source}", "--scores_csv", "nowhere.csv"), "nowhere.csv"),
@@ -250,6 +251,16 @@ def test_clean_pictures_become_a_dataset_in_two_commands(tmp_path, capsys):
         (("--synthesize_artifacts", "{source}", "--crop_size", "64"), "crops per image and their size go together"),
         (("{source}", "--mixes_per_image", "3"), "--mixes_per_image has no effect here"),
         (("--synthesize_artifacts", "{source}", "--deduplicate"), "--deduplicate has no effect here"),
+        (("build",), "the following arguments are required: source"),
+        (("build", "{source}", "--mixes_per_image", "3"), "unrecognized arguments: --mixes_per_image 3"),
+        (("build", "{source}", "--synthesize_artifacts", "{source}"), "unrecognized arguments"),
+        (("build", "{source}", "--group_column", "scene"), "--group_column has no effect here"),
+        (("build", "{source}", "--private"), "--private has no effect here"),
+        (("build", "{source}", "--num_workers", "0"), "argument --num_workers: got 0; accepted: 1 or more"),
+        (("build", "{source}", "--test_fraction", "1"), "argument --test_fraction: got 1; accepted: 0 or more"),
+        (("synthesize", "{source}", "--deduplicate"), "unrecognized arguments: --deduplicate"),
+        (("synthesize", "nowhere"), "'nowhere' is not a folder"),
+        (("push", "{source}", "you/data"), "unrecognized arguments: --output_dir"),
     ],
 )
 def test_wrong_usage_is_one_line_and_leaves_nothing_behind(tmp_path, capsys, args, message):
@@ -268,7 +279,7 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path, monkeypatch, capsys)
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(prepare_dataset.DatasetDict, "save_to_disk", fail)
+    monkeypatch.setattr(datasets.DatasetDict, "save_to_disk", fail)
     assert run(source, "--output_dir", tmp_path / "out") == 2
     assert "error: disk full" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -285,13 +296,13 @@ def test_a_used_output_folder_and_an_unsafe_zip_are_refused(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.zip", "source"]
 
 
-def test_damaged_versions_are_not_put_among_the_clean_pictures(tmp_path, capsys):
+def test_distorted_versions_are_not_put_among_the_clean_images(tmp_path, capsys):
     clean = save_scored_folder(tmp_path / "clean")
     (tmp_path / "link").symlink_to(clean)
     before = sorted(tmp_path.rglob("*"))
     for output_dir in (clean / "d", tmp_path / "link" / "deep" / "d", tmp_path / "x" / ".." / "clean" / "d"):
         assert run("--synthesize_artifacts", clean, "--output_dir", output_dir) == 2
-        assert "lies in the folder of clean pictures" in capsys.readouterr().err
+        assert "lies in the folder of clean images" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -306,14 +317,14 @@ def test_only_prepared_datasets_are_loaded(tmp_path):
         load_prepared(tmp_path / "lacking")
 
 
-def save_pictures_and_their_copies(folder: Path, num_pictures: int = 9) -> Path:
-    """Pictures in `9/`; of each a small mirrored copy in `Perfect/2/`, whose names differ."""
+def save_images_and_their_copies(folder: Path, num_images: int = 9) -> Path:
+    """Save images in `9/` and of each a small mirrored copy in `Perfect/2/`, whose names differ."""
     for bin_name in ("9", "Perfect/2"):
         (folder / bin_name).mkdir(parents=True)
-    for seed in range(num_pictures):
-        picture = make_picture(120, 80, seed)
-        picture.save(folder / "9" / f"{seed}.png")
-        ImageOps.mirror(picture).resize((90, 60)).save(folder / "Perfect/2" / f"copy{seed}.jpg", quality=40)
+    for seed in range(num_images):
+        image = make_picture(120, 80, seed)
+        image.save(folder / "9" / f"{seed}.png")
+        ImageOps.mirror(image).resize((90, 60)).save(folder / "Perfect/2" / f"copy{seed}.jpg", quality=40)
     return folder
 
 
@@ -322,7 +333,7 @@ def seeds_of(split: datasets.Dataset) -> list[str]:
 
 
 def test_deduplicate_keeps_near_duplicates_on_one_side_and_lists_them(tmp_path, capsys):
-    source = save_pictures_and_their_copies(tmp_path / "source")
+    source = save_images_and_their_copies(tmp_path / "source")
     shutil.make_archive(str(tmp_path / "packed"), "zip", source)
     fractions = ("--validation_fraction", 0.25, "--test_fraction", 0.25)
     for name, given in (("folder", source), ("zip", tmp_path / "packed.zip")):
@@ -337,15 +348,15 @@ def test_deduplicate_keeps_near_duplicates_on_one_side_and_lists_them(tmp_path, 
 
 
 def test_near_duplicates_are_looked_for_only_where_asked(tmp_path, capsys):
-    source = save_pictures_and_their_copies(tmp_path / "source")
+    source = save_images_and_their_copies(tmp_path / "source")
     assert run(source, "--output_dir", tmp_path / "out") == 0
     assert json.loads((tmp_path / "out" / "report.json").read_text())["near_duplicates"] is None
     assert "near duplicates" not in capsys.readouterr().out
     assert sum(len(set(split["group"])) for split in load_prepared(tmp_path / "out").values()) == 18
 
 
-def test_what_is_near_to_a_test_picture_becomes_test_with_its_group(tmp_path, capsys):
-    source = save_pictures_and_their_copies(tmp_path / "source") / "9"
+def test_what_is_near_to_a_test_image_becomes_test_with_its_group(tmp_path, capsys):
+    source = save_images_and_their_copies(tmp_path / "source") / "9"
     shutil.copytree(source.parent / "Perfect/2", source / "copies")
     rows = ["file,score,scene"]
     rows += [f"{seed}.png,5,scene{seed}" for seed in range(9)]
@@ -359,3 +370,56 @@ def test_what_is_near_to_a_test_picture_becomes_test_with_its_group(tmp_path, ca
     assert sorted(seeds_of(splits["train"]) + seeds_of(splits["validation"])) == list("3345678")
     assert run(*command, "--output_dir", tmp_path / "none", "--test_groups", "nowhere") == 2
     assert "no group matches" in capsys.readouterr().err
+
+
+def test_both_forms_of_a_command_line_say_the_same():
+    def parse(line: str) -> dict:
+        return {name: value for name, value in vars(parse_arguments(line.split())).items() if value is not None}
+
+    options = "--output_dir out --seed 3 --num_workers 2"
+    card = "--license mit --private"
+    build = f"{options} --deduplicate --test_fraction 0.2 --group_pattern x --push_to_hub you/data {card}"
+    synthesize = f"{options} --versions_per_image 5 --crops_per_image 2 --crop_size 64"
+    for new, old in (
+        (f"build images {build}", f"images {build}"),
+        (f"build {build} ./build", f"{build} ./build"),
+        (f"synthesize clean {synthesize}", f"--synthesize_artifacts clean {synthesize}"),
+        (f"synthesize {synthesize} clean", f"{synthesize} --synth clean"),
+        (f"push out you/data {card}", f"--output_dir out --push_to_hub you/data {card}"),
+    ):
+        assert parse(new).items() <= parse(old).items(), new
+
+
+@pytest.mark.parametrize("word", ["build", "synthesize", "push"])
+def test_a_command_that_is_also_a_folder_is_refused_and_the_folder_is_named(tmp_path, monkeypatch, capsys, word):
+    save_scored_folder(tmp_path / word)
+    monkeypatch.chdir(tmp_path)
+    for words in ([word], [word, "images"]):
+        assert run(*words, "--output_dir", "out") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"./{word}" in error
+    assert run(f"./{word}", "--output_dir", "old") == 0
+    assert run("build", f"./{word}", "--output_dir", "new") == (2 if word == "build" else 0)
+
+
+def test_help_shows_the_commands_and_that_the_form_without_one_goes_on(capsys):
+    for words, expected in (
+        ([], ("build images --scores_csv", "The form without a command goes on to be understood")),
+        (["build"], ("--deduplicate", "koniq10k: KonIQ-10k")),
+        (["synthesize"], ("CLEAN_DIR", "--crop_size")),
+        (["push"], ("USER/NAME", "--license")),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(*words, "--help")
+        printed = capsys.readouterr().out
+        assert stop.value.code == 0 and all(text in printed for text in expected)
+        assert ("--deduplicate" in printed) == (words == ["build"])
+
+
+def test_a_required_split_that_is_not_there_is_named(tmp_path):
+    only_row_source = tmp_path / "source" / "9"
+    only_row_source.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(only_row_source / "a.png")
+    only_row(tmp_path / "source", tmp_path / "out")
+    with pytest.raises(ValueError, match="out lacks the split test and validation, it has train"):
+        load_prepared(tmp_path / "out", ("train", "validation", "test"))

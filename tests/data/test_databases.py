@@ -11,12 +11,19 @@ from PIL import Image
 from scipy.io import savemat
 
 from hybridiqa.commands.prepare_dataset import main
-from hybridiqa.data.database_reader import PictureFinder, find_list, read_database, recognise, turned_and_scaled
+from hybridiqa.data.database_reader import (
+    ReleaseFiles,
+    find_list,
+    read_database,
+    recognise,
+    rescale_score,
+    upright_score,
+)
 from hybridiqa.data.databases import DATABASES, LIVE_FOLDERS
 
 
-def save_pictures(root: Path, names: Iterable[str]) -> None:
-    """Pictures of eight pixels a side, each of another colour."""
+def save_images(root: Path, names: Iterable[str]) -> None:
+    """Save images of eight pixels a side, each of another colour."""
     for index, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,19 +49,19 @@ def save_sheet(path: Path, rows: list[list], sheet: str = "Sheet1") -> None:
 
 
 def cells(texts: list[str], shape: tuple[int, int]) -> np.ndarray:
-    """A MATLAB cell array of strings."""
+    """Return a MATLAB cell array of strings."""
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
     return array.reshape(shape)
 
 
 def make_live(root: Path) -> dict:
-    """982 rows in the order of the five folders; every fifth is a copy of a reference, with a score of 0."""
+    """Write 982 rows in the order of the five folders; every fifth is a copy of a reference, with a score of 0."""
     names = [f"{folder}/img{number}.bmp" for folder, count in LIVE_FOLDERS.items() for number in range(1, count + 1)]
-    save_pictures(root, names)
+    save_images(root, names)
     values, copies = np.arange(982.0) / 10, np.arange(982) % 5 == 0
     references = ["bikes.bmp" if index % 2 else "womanhat.bmp" for index in range(982)]
-    save_pictures(root, ["refimgs/bikes.bmp", "refimgs/womanhat.bmp"])
+    save_images(root, ["refimgs/bikes.bmp", "refimgs/womanhat.bmp"])
     savemat(root / "dmos.mat", {"dmos": np.where(copies, 0, values)[None], "orgs": copies[None].astype(np.uint8)})
     savemat(root / "refnames_all.mat", {"refnames_all": cells(references, (1, 982))})
     return {
@@ -66,7 +73,7 @@ def make_live(root: Path) -> dict:
 
 def make_livec(root: Path) -> dict:
     names = ["t1.bmp", "t2.bmp", "100.bmp", "533.JPG"]
-    save_pictures(root, [f"Images/{'trainingImages/' if name[0] == 't' else ''}{name}" for name in names])
+    save_images(root, [f"Images/{'trainingImages/' if name[0] == 't' else ''}{name}" for name in names])
     (root / "Data").mkdir()
     savemat(root / "Data/AllImages_release.mat", {"AllImages_release": cells(names, (4, 1))})
     savemat(root / "Data/AllMOS_release.mat", {"AllMOS_release": np.array([[10.0, 20.0, 63.5, 3.42]])})
@@ -74,7 +81,7 @@ def make_livec(root: Path) -> dict:
 
 
 def make_csiq(root: Path) -> dict:
-    """The list's header stands in the fourth row, from the fourth column on; one picture's name is a number."""
+    """Write a list whose header stands in the fourth row and column; one image's name is a number."""
     header = [None, None, None, "image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos"]
     rows = [
         [None, None, None, 1600, 1, "noise", 1, 0.1, 0.25],
@@ -83,17 +90,17 @@ def make_csiq(root: Path) -> dict:
     ]
     save_sheet(root / "csiq.DMOS.xlsx", [["CSIQ"], [None], [None], header, *rows, [None] * 9], "all_by_image")
     names = ["awgn/1600.AWGN.1.png", "jpeg2000/elk.jpeg2000.5.png", "contrast/elk.contrast.2.png"]
-    save_pictures(root / "dst_imgs", names)
-    save_pictures(root / "src_imgs", ["1600.png", "elk.png"])
+    save_images(root / "dst_imgs", names)
+    save_images(root / "src_imgs", ["1600.png", "elk.png"])
     scores = ((0.75, "1600", None), (0, "elk", None), (1, "elk", None))
     return {f"dst_imgs/{name}": row for name, row in zip(names, scores, strict=True)}
 
 
 def make_tid2013(root: Path) -> dict:
-    """Listed as `I01_01_1.bmp`; on the disk the case is another one."""
+    """List `I01_01_1.bmp`; on the disk the case is another one."""
     (root / "mos_with_names.txt").write_bytes(b"5.51429 I01_01_1.bmp\r\n0.20000 i25_11_5.bmp\r\n")
-    save_pictures(root, ["distorted_images/i01_01_1.bmp", "distorted_images/I25_11_5.BMP"])
-    save_pictures(root, ["reference_images/I01.BMP"])
+    save_images(root, ["distorted_images/i01_01_1.bmp", "distorted_images/I25_11_5.BMP"])
+    save_images(root, ["reference_images/I01.BMP"])
     return {
         "distorted_images/i01_01_1.bmp": (5.51429, "i01", None),
         "distorted_images/I25_11_5.BMP": (0.2, "i25", None),
@@ -108,14 +115,14 @@ def make_koniq10k(root: Path) -> dict:
         "10007903636.jpg,0,0,0.24,0.69,0.07,105,10,0.52,test\n"
     )
     names = ["10004473376.jpg", "10007357496.jpg", "10007903636.jpg"]
-    save_pictures(root, [f"{folder}/{name}" for folder in ("512x384", "1024x768") for name in names])
+    save_images(root, [f"{folder}/{name}" for folder in ("512x384", "1024x768") for name in names])
     rows = ((77.38, None, "train"), (50, None, "validation"), (10, None, "test"))
     return {f"1024x768/{name}": row for name, row in zip(names, rows, strict=True)}
 
 
 def make_bid(root: Path) -> dict:
     save_sheet(root / "DatabaseGrades.xlsx", [["Image Number", "Average Subjective Grade"], [1, 4.92], [590, 0.164]])
-    save_pictures(root, ["ImageDatabase/DatabaseImage0001.JPG", "ImageDatabase/DatabaseImage0590.JPG"])
+    save_images(root, ["ImageDatabase/DatabaseImage0001.JPG", "ImageDatabase/DatabaseImage0590.JPG"])
     return {
         "ImageDatabase/DatabaseImage0001.JPG": (4.92, None, None),
         "ImageDatabase/DatabaseImage0590.JPG": (0.164, None, None),
@@ -123,9 +130,9 @@ def make_bid(root: Path) -> dict:
 
 
 def make_kadid10k(root: Path) -> dict:
-    """What the list calls DMOS is best at 5, and is not turned around."""
+    """Write a list whose DMOS is best at 5, and is not inverted."""
     (root / "dmos.csv").write_text("dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,0.496\n")
-    save_pictures(root, ["images/I01_01_01.png", "images/I01.png"])
+    save_images(root, ["images/I01_01_01.png", "images/I01.png"])
     return {"images/I01_01_01.png": (4.57, "I01.png", None)}
 
 
@@ -133,7 +140,7 @@ def make_spaq(root: Path) -> dict:
     header = ["Image name", "MOS", "Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness"]
     rows = [["00001.jpg", 23.5, *[50] * 5], ["00002.jpg", 88, *[50] * 5]]
     save_sheet(root / "Annotations/MOS and Image attribute scores.xlsx", [header, *rows])
-    save_pictures(root, ["TestImage/00001.jpg", "TestImage/00002.jpg"])
+    save_images(root, ["TestImage/00001.jpg", "TestImage/00002.jpg"])
     return {"TestImage/00001.jpg": (23.5, None, None), "TestImage/00002.jpg": (88, None, None)}
 
 
@@ -143,7 +150,7 @@ def make_agiqa3k(root: Path) -> dict:
         'sd1.5_lowstep_000.jpg,"statue, of a man",,,,2.5,0.4,1,1\n'
         'AttnGAN_normal_000.jpg,"statue, of a man",,,,0.195,0.4,1,1\n'
     )
-    save_pictures(root, ["file/sd1.5_lowstep_000.jpg", "file/AttnGAN_normal_000.jpg"])
+    save_images(root, ["file/sd1.5_lowstep_000.jpg", "file/AttnGAN_normal_000.jpg"])
     return {
         "file/sd1.5_lowstep_000.jpg": (2.5, "statue, of a man", None),
         "file/AttnGAN_normal_000.jpg": (0.195, "statue, of a man", None),
@@ -151,11 +158,11 @@ def make_agiqa3k(root: Path) -> dict:
 
 
 def make_ava(root: Path) -> dict:
-    """The mean of the votes for 1 to 10, worked by hand: (1 + 3 * 10) / 4 and (2 * 5 + 6) / 3."""
+    """Write votes for 1 to 10, whose means are worked by hand: (1 + 3 * 10) / 4 and (2 * 5 + 6) / 3."""
     (root / "AVA.txt").write_text("1 953619 1 0 0 0 0 0 0 0 0 3 1 22 1396\n2 953958 0 0 0 0 2 1 0 0 0 0 0 0 1397\n")
     (root / "aesthetics_image_lists").mkdir()
     (root / "aesthetics_image_lists/generic_test.jpgl").write_text("953958\n")
-    save_pictures(root, ["images/images/953619.jpg", "images/images/953958.jpg"])
+    save_images(root, ["images/images/953619.jpg", "images/images/953958.jpg"])
     return {
         "images/images/953619.jpg": (31 / 4, "1396", "train"),
         "images/images/953958.jpg": (16 / 3, "1397", "test"),
@@ -169,7 +176,7 @@ def make_hecd(root: Path) -> dict:
         "015004_gt.jpg,015004_gt.jpg,0.397\n015004_gt.jpg,015004AB_1.jpg,-1.8\n022090_gt.jpg,022090L_2.jpg,1.3\n"
     )
     names = ["015004_gt.jpg", "015004AB_1.jpg", "022090L_2.jpg"]
-    save_pictures(root / "HECDImages", names)
+    save_images(root / "HECDImages", names)
     rows = ((0.397, "015004_gt.jpg", None), (-1.8, "015004_gt.jpg", None), (1.3, "022090_gt.jpg", None))
     return {f"HECDImages/{name}": row for name, row in zip(names, rows, strict=True)}
 
@@ -179,7 +186,7 @@ MAKERS = {name: globals()[f"make_{name}"] for name in DATABASES}
 
 @pytest.fixture(params=MAKERS)
 def release(request, tmp_path) -> tuple[str, Path, dict]:
-    """Name, folder and, by relative path, (score with higher as better, group, split)."""
+    """Return name, folder and, by relative path, (score with higher as better, group, split)."""
     (tmp_path / "release").mkdir()
     return request.param, tmp_path / "release", MAKERS[request.param](tmp_path / "release")
 
@@ -217,8 +224,9 @@ def test_rescaled_scores_go_from_1_to_9_and_the_best_stays_the_best(release):
     ("score", "is_higher_better", "is_rescaled", "expected"),
     [(25, True, False, 25), (25, False, False, 75), (25, True, True, 3), (25, False, True, 7), (100, False, True, 1)],
 )
-def test_difference_scores_are_turned_around(score, is_higher_better, is_rescaled, expected):
-    assert turned_and_scaled(score, (0, 100), is_higher_better, is_rescaled) == expected
+def test_difference_scores_are_inverted(score, is_higher_better, is_rescaled, expected):
+    upright = upright_score(score, (0, 100), is_higher_better)
+    assert (rescale_score(upright, (0, 100)) if is_rescaled else upright) == expected
 
 
 def test_every_layout_has_two_sources_or_says_what_is_not_verified():
@@ -249,7 +257,7 @@ def test_the_other_list_of_koniq_has_the_same_scale_and_no_split(tmp_path):
         read_database(tmp_path, "koniq10k")
 
 
-def test_a_split_of_an_unknown_name_loses_no_picture_in_silence(tmp_path):
+def test_a_split_of_an_unknown_name_loses_no_image_in_silence(tmp_path):
     make_koniq10k(tmp_path)
     path = tmp_path / "koniq10k_distributions_sets.csv"
     path.write_text(path.read_text().replace("validation", "holdout"))
@@ -262,16 +270,16 @@ def test_a_list_of_equal_scores_on_an_open_scale_is_refused(tmp_path):
     (tmp_path / "Data/mean_zscores.csv").write_text(
         "Ground Truth File,Recolour File,Mean zScore\n015004_gt.jpg,015004_gt.jpg,0.5\n"
     )
-    with pytest.raises(ValueError, match=r"gives every picture the same score, 0\.5"):
+    with pytest.raises(ValueError, match=r"gives every image the same score, 0\.5"):
         read_database(tmp_path, "hecd")
 
 
 def test_a_name_that_could_be_several_files_is_refused(tmp_path):
-    save_pictures(tmp_path, ["a/x.png", "b/x.png", "c/y.png"])
-    finder = PictureFinder(tmp_path)
+    save_images(tmp_path, ["a/x.png", "b/x.png", "c/y.png"])
+    finder = ReleaseFiles(tmp_path)
     assert finder.find("A/X.PNG") == "a/x.png" and finder.find("elsewhere/y.png") == "c/y.png"
     assert finder.find("z.png") is None
-    assert PictureFinder(tmp_path, ["B"]).find("x.png") == "b/x.png"
+    assert ReleaseFiles(tmp_path, ["B"]).find("x.png") == "b/x.png"
     with pytest.raises(ValueError, match=r"'x.png' could be any of a/x.png, b/x.png"):
         finder.find("x.png")
 
@@ -300,7 +308,7 @@ def run(*arguments: object) -> int:
 
 @pytest.mark.parametrize("row", ["0.png,a,nan", "0.png,a,1e400", ",b", "0.png"])
 def test_a_list_with_a_row_that_says_too_little_is_one_line(tmp_path, capsys, row):
-    save_pictures(tmp_path / "release", ["images/0.png", "images/1.png"])
+    save_images(tmp_path / "release", ["images/0.png", "images/1.png"])
     (tmp_path / "release/data.csv").write_text(f"prompt,mos_quality,name\na,3,1.png\n{row}\n")
     (tmp_path / "release/dmos.csv").write_text(f"dist_img,ref_img,dmos\n1.png,a,2\n{row}\n")
     for name in ("agiqa3k", "kadid10k"):
@@ -310,7 +318,7 @@ def test_a_list_with_a_row_that_says_too_little_is_one_line(tmp_path, capsys, ro
         assert str(tmp_path / "release") in line
 
 
-def test_the_door_keeps_the_official_split_and_writes_the_mapping_down(tmp_path, capsys):
+def test_the_command_keeps_the_official_split_and_writes_the_mapping_down(tmp_path, capsys):
     (tmp_path / "release").mkdir()
     make_koniq10k(tmp_path / "release")
     arguments = [tmp_path / "release", "--format", "auto", "--rescale", "--output_dir"]
@@ -329,7 +337,7 @@ def test_the_door_keeps_the_official_split_and_writes_the_mapping_down(tmp_path,
     assert {name: len(split) for name, split in load_from_disk(tmp_path / "random").items()} != {"train": 1}
 
 
-def test_missing_pictures_are_listed_and_too_many_stop(tmp_path, capsys):
+def test_missing_images_are_listed_and_too_many_stop(tmp_path, capsys):
     (tmp_path / "release").mkdir()
     make_kadid10k(tmp_path / "release")
     rows = "".join(f"I01_02_0{number}.png,I01.png,3,0.5\n" for number in range(1, 4))
@@ -338,29 +346,29 @@ def test_missing_pictures_are_listed_and_too_many_stop(tmp_path, capsys):
     options = ["--format", "kadid10k", "--validation_fraction", 0, "--test_fraction", 0, "--output_dir"]
     assert run(tmp_path / "release", "--max_missing", 2, *options, tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "3 listed pictures are not in" in said and "--max_missing 3 would go on without them" in said
+    assert "3 listed images are not in" in said and "--max_missing 3 would go on without them" in said
     assert run(tmp_path / "release", *options, tmp_path / "out") == 1
     assert "in the table, not in the folder: 3\n    images/I01_02_01.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_an_imagefolder_is_read_by_its_metadata(tmp_path, suffix):
-    save_pictures(tmp_path / "pictures", ["a.png", "sub/b.png"])
+    save_images(tmp_path / "images", ["a.png", "sub/b.png"])
     rows = [{"file_name": "a.png", "mos": 2.5, "scene": "s"}, {"file_name": "sub/b.png", "mos": 7, "scene": "s"}]
     table = Dataset.from_list([row | {"mos": float(row["mos"])} for row in rows])
     write = {"csv": table.to_csv, "jsonl": table.to_json, "parquet": table.to_parquet}[suffix]
-    write(tmp_path / "pictures" / f"metadata.{suffix}")
+    write(tmp_path / "images" / f"metadata.{suffix}")
     columns = ["--score_column", "mos", "--group_column", "scene"]
     fractions = ["--validation_fraction", 0, "--test_fraction", 0]
     options = ["--format", "imagefolder", *columns, *fractions, "--output_dir", tmp_path / "out"]
-    assert run(tmp_path / "pictures", *options) == 0
+    assert run(tmp_path / "images", *options) == 0
     train = load_from_disk(tmp_path / "out")["train"]
     assert train["score"][:] == [2.5, 7.0] and train["group"][:] == ["s", "s"]
-    assert run(tmp_path / "pictures" / "sub", "--format", "imagefolder", "--output_dir", tmp_path / "none") == 2
+    assert run(tmp_path / "images" / "sub", "--format", "imagefolder", "--output_dir", tmp_path / "none") == 2
 
 
 def test_options_that_go_with_databases_only_are_refused_elsewhere(tmp_path, capsys):
-    save_pictures(tmp_path / "pictures", ["1/a.png"])
+    save_images(tmp_path / "images", ["1/a.png"])
     for option in ("--rescale", "--random_split"):
-        assert run(tmp_path / "pictures", option, "--output_dir", tmp_path / "out") == 2
+        assert run(tmp_path / "images", option, "--output_dir", tmp_path / "out") == 2
         assert f"{option} has no effect here" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""From folders, tables and zips to scored pictures."""
+"""Scored images from folders, tables and zips."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 from hybridiqa.data.folders import BIN_NAMES, read_hybrid_folder, read_scored_folder, score_and_bin
 
 
-def save_picture(path: Path, color: str = "red") -> None:
+def save_image(path: Path, color: str = "red") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), color).save(path)
 
@@ -65,15 +65,15 @@ def test_bin_names_are_fixed_in_number_and_order():
 
 def test_every_file_of_a_folder_ends_in_exactly_one_list(tmp_path):
     for name in ("Perfect/4/b.png", "Perfect/4/a.jpg", "Artifact/6/c.png", "d.webp", "8/no_suffix.png"):
-        save_picture(tmp_path / name)
+        save_image(tmp_path / name)
     (tmp_path / "8" / "no_suffix.png").rename(tmp_path / "8" / "no_suffix")
     whole = (tmp_path / "Perfect/4/b.png").read_bytes()
     (tmp_path / "Perfect/4/cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "Perfect/4/text.jpg").write_text("not a picture")
+    (tmp_path / "Perfect/4/text.jpg").write_text("not an image")
     (tmp_path / "Perfect/4/a.txt").write_text("a caption")
     (tmp_path / "Perfect/4/lost.png").symlink_to(tmp_path / "nowhere.png")
     for hidden in (".hidden.png", ".cache/4/x.png", "__MACOSX/Perfect/4/b.png"):
-        save_picture(tmp_path / hidden)
+        save_image(tmp_path / hidden)
     contents = read_hybrid_folder(tmp_path)
     assert [record.relative_path for record in contents.records] == [
         "8/no_suffix",
@@ -92,22 +92,22 @@ def test_every_file_of_a_folder_ends_in_exactly_one_list(tmp_path):
 
 
 def test_a_group_pattern_names_the_groups_and_must_match_everywhere(tmp_path):
-    save_picture(tmp_path / "4" / "cat__1.png")
-    save_picture(tmp_path / "5" / "cat__2.png")
+    save_image(tmp_path / "4" / "cat__1.png")
+    save_image(tmp_path / "5" / "cat__2.png")
     assert {record.group for record in read_hybrid_folder(tmp_path, "([^/]+)__").records} == {"cat"}
     assert [record.group for record in read_hybrid_folder(tmp_path, "cat__[0-9]").records] == ["cat__1", "cat__2"]
-    save_picture(tmp_path / "5" / "dog.png")
+    save_image(tmp_path / "5" / "dog.png")
     with pytest.raises(ValueError, match=r"no group in '5/dog.png'"):
         read_hybrid_folder(tmp_path, "([^/]+)__")
 
 
 def test_a_table_gives_scores_groups_and_the_nearest_bin(tmp_path):
     for name in ("a.png", "sub/b.png", "c.png"):
-        save_picture(tmp_path / "pictures" / name)
+        save_image(tmp_path / "images" / name)
     table = tmp_path / "scores.csv"
     table.write_text("name,mos,scene\na.png,2.5,s1\n./sub/b.png,11,s1\ngone.png,4,s2\n")
     columns = {"file_column": "name", "score_column": "mos", "group_column": "scene"}
-    contents = read_scored_folder(tmp_path / "pictures", table, **columns)
+    contents = read_scored_folder(tmp_path / "images", table, **columns)
     labels = [(record.relative_path, record.score, record.bin, record.group) for record in contents.records]
     assert labels == [("a.png", 2.5, "3", "s1"), ("sub/b.png", 11.0, "9", "s1")]
     assert (contents.unscored, contents.missing) == (["c.png"], ["gone.png"])
@@ -126,7 +126,7 @@ def test_a_table_gives_scores_groups_and_the_nearest_bin(tmp_path):
     ],
 )
 def test_a_faulty_table_is_refused(tmp_path, text, message):
-    save_picture(tmp_path / "a.png")
+    save_image(tmp_path / "a.png")
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_scored_folder(tmp_path, tmp_path / "scores.csv")

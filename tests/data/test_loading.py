@@ -1,4 +1,4 @@
-"""Prepared datasets: their hash, and their pictures decoded into memory."""
+"""Prepared datasets: their hash, and their images decoded into memory."""
 
 import importlib
 import io
@@ -11,7 +11,7 @@ from factories import make_picture
 from PIL import Image as PILImage
 
 from hybridiqa.data import loading
-from hybridiqa.data.loading import dataset_hash, image_sizes, load_resident
+from hybridiqa.data.loading import dataset_hash, load_resident
 
 
 def make_splits(**changes) -> DatasetDict:
@@ -59,7 +59,7 @@ def test_the_hash_tells_order_split_and_columns():
     assert len(digests) == 4
 
 
-def test_pictures_that_lie_in_files_are_hashed_by_their_bytes(tmp_path):
+def test_images_that_lie_in_files_are_hashed_by_their_bytes(tmp_path):
     image_paths = [tmp_path / "one", tmp_path / "two"]
     for path, data in zip(image_paths, (b"not decoded", b"at all"), strict=True):
         path.write_bytes(data)
@@ -67,8 +67,8 @@ def test_pictures_that_lie_in_files_are_hashed_by_their_bytes(tmp_path):
     assert dataset_hash(splits) == dataset_hash(make_splits())
 
 
-def save_pictures(folder) -> Dataset:
-    """One that a viewer turns by a quarter, one as it is, and one with a palette."""
+def save_images(folder) -> Dataset:
+    """Save one that a viewer turns by a quarter, one as it is, and one with a palette."""
     exif = PILImage.Exif()
     exif[0x0112] = 6
     make_picture(90, 60).save(folder / "turned.jpg", exif=exif)
@@ -78,14 +78,12 @@ def save_pictures(folder) -> Dataset:
     return Dataset.from_dict({"image": paths}, features=Features({"image": Image(mode="RGB")}))
 
 
-def test_sizes_are_read_as_decoding_turns_the_pictures(tmp_path):
-    assert image_sizes(save_pictures(tmp_path)) == [(90, 60), (70, 50), (40, 40)]
-
-
-def test_pictures_in_memory_are_what_the_dataset_gives(tmp_path):
-    dataset = save_pictures(tmp_path)
+def test_images_in_memory_are_what_the_dataset_gives(tmp_path):
+    dataset = save_images(tmp_path)
     images = load_resident(dataset, "cpu")
     assert images.num_bytes == 3 * (90 * 60 + 70 * 50 + 40 * 40)
+    sizes = list(zip(images.heights.tolist(), images.widths.tolist(), strict=True))
+    assert sizes == [(90, 60), (70, 50), (40, 40)]  # as decoding turns the images
     for index, row in enumerate(dataset):
         assert np.array_equal(images[index].permute(1, 2, 0).numpy(), np.asarray(row["image"]))
 
@@ -97,7 +95,7 @@ def encoded(**options) -> bytes:
 
 
 BROKEN = {
-    "no picture": (b"not a picture", "not an image that Pillow knows"),
+    "no image": (b"not an image", "not an image that Pillow knows"),
     "nothing": (b"", "the file is empty"),
     "cut JPEG": (encoded(format="JPEG")[:900], ""),
     "cut PNG": (encoded(format="PNG")[:-900], ""),
@@ -106,14 +104,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("data, reason", BROKEN.values(), ids=BROKEN)
-def test_a_broken_picture_is_named_by_split_row_and_path(data, reason):
+def test_a_broken_image_is_named_by_split_row_and_path(data, reason):
     images = [{"bytes": bytes_, "path": None} for bytes_ in (encoded(format="PNG"), data)]
     split = make_splits(image=images)["train"]
-    with pytest.raises(ValueError, match=r"^cannot read the picture in row 1 of the train split, 2/b\.png: " + reason):
+    with pytest.raises(ValueError, match=r"^cannot read the image in row 1 of the train split, 2/b\.png: " + reason):
         load_resident(split, "cpu", name="train")
 
 
-def test_a_broken_picture_without_a_path_column_is_named_as_it_is_stored():
+def test_a_broken_image_without_a_path_column_is_named_as_it_is_stored():
     images = [{"bytes": data, "path": name} for data, name in ((encoded(format="PNG"), "c.png"), (b"no", "d.png"))]
     split = make_splits(image=images)["train"].remove_columns("path")
     with pytest.raises(ValueError, match=r"row 1 of the validation split, d\.png: "):
@@ -121,10 +119,10 @@ def test_a_broken_picture_without_a_path_column_is_named_as_it_is_stored():
 
 
 @pytest.mark.parametrize("image", [None, {"bytes": None, "path": "gone/e.png"}])
-def test_a_picture_that_is_not_there_is_named_before_anything_is_decoded(image):
+def test_an_image_that_is_not_there_is_named_before_anything_is_decoded(image):
     splits = make_splits(image=[{"bytes": b"any", "path": None}, image])
     reason = "there is none" if image is None else "No such file or directory"
-    expected = re.escape(f"cannot read the picture in row 1 of the train split, 2/b.png: {reason}")
+    expected = re.escape(f"cannot read the image in row 1 of the train split, 2/b.png: {reason}")
     with pytest.raises(ValueError, match=expected):
         dataset_hash(splits)
     with pytest.raises(ValueError, match=f"{expected}|row 0"):

@@ -1,4 +1,4 @@
-"""Splits that keep related pictures together."""
+"""Splits that keep related images together."""
 
 import random
 from collections import Counter
@@ -8,7 +8,7 @@ import pytest
 from hybridiqa.data.splits import split_by_group
 
 
-def test_every_picture_is_in_one_split_and_no_group_straddles():
+def test_every_image_is_in_one_split_and_no_group_straddles():
     rng = random.Random(0)
     groups = [f"group{rng.randrange(60)}" for _ in range(500)]
     scores = [rng.uniform(1, 9) for _ in groups]

@@ -1,14 +1,10 @@
-"""The damages that training never sees, and that it cannot see them."""
+"""Distortions that training never sees, and that it cannot see them."""
 
+import ast
 import hashlib
 import itertools
-import json
-import os
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import PIL
@@ -18,18 +14,17 @@ from factories import difference, textured_picture
 from PIL import Image, ImageDraw, features
 
 from hybridiqa.distortions.held_out import (
-    UNSEEN_FAMILIES,
+    HELD_OUT_DISTORTIONS,
     colour_cast,
-    degrade_unseen,
     impulse_noise,
     jpeg2000,
     motion_blur,
     swirl,
 )
-from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, SEVERITY_JITTER, apply_damage, between, degrade
+from hybridiqa.distortions.trained import DISTORTIONS, LEVEL_JITTER, LEVELS, apply_distortion, distort, interpolate
+from hybridiqa.utils.root import ROOT
 
-ROOT = Path(__file__).parents[2]
-# SHA-256 over severities 1 to 5 with the seeds 0 and 7, of what `degrade` gives.
+# SHA-256 over levels 1 to 5 with the seeds 0 and 7, of what `distort` gives.
 RECORDED_WITH = {"pillow": "12.3.0", "numpy": "2.4.6", "scipy": "1.17.1"}
 RECORDED = {
     "jpeg": "a1755069d743f2b4",
@@ -45,126 +40,144 @@ RECORDED = {
     "wrong_patches": "d5c8c08a737605dd",
     "shuffled_blocks": "32c1d06cf5a85760",
 }
-# The same with the seeds 1 to 6, of the families of several kinds: all of them are drawn there.
+# The same with the seeds 1 to 6, of the types of several kinds: all of them are drawn there.
 RECORDED_KINDS = {"blur": "afb05ce44ec1b2c9", "noise": "7b12aebac16ad24d", "exposure": "f35b14d527ba348a"}
 INSTALLED = {"pillow": PIL.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
 
 
+def distort_held_out(image: Image.Image, name: str, level: int, seed: int) -> Image.Image:
+    return apply_distortion(HELD_OUT_DISTORTIONS[name], image, level, seed)
+
+
 def drawn_shapes() -> Image.Image:
-    """Flat colours and sharp edges."""
-    picture = Image.new("RGB", (160, 120), (230, 200, 60))
-    draw = ImageDraw.Draw(picture)
+    """Draw flat colours and sharp edges."""
+    image = Image.new("RGB", (160, 120), (230, 200, 60))
+    draw = ImageDraw.Draw(image)
     draw.ellipse((20, 20, 90, 100), fill=(20, 60, 200))
     draw.rectangle((80, 50, 150, 110), fill=(200, 30, 40))
     draw.line((0, 119, 159, 0), fill=(250, 250, 250), width=3)
-    return picture
+    return image
 
 
 def drawn_ramp() -> Image.Image:
-    """Colours that change slowly."""
+    """Draw colours that change slowly."""
     across, down = np.meshgrid(np.linspace(20, 220, 160), np.linspace(220, 40, 120))
     return Image.fromarray(np.stack([across, down, (across + down) / 2], axis=-1).astype(np.uint8))
 
 
-PICTURES = {"textured": textured_picture(), "shapes": drawn_shapes(), "ramp": drawn_ramp()}
+IMAGES = {"textured": textured_picture(), "shapes": drawn_shapes(), "ramp": drawn_ramp()}
 
 
-@pytest.mark.parametrize("family", RECORDED)
-def test_the_damages_of_training_data_are_what_they_were(family):
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_distortions_of_training_data_are_what_they_were(name):
     clean = textured_picture()
-    for severity, seed in itertools.product(SEVERITIES, (0, 7)):
-        family_seed = [seed, zlib.crc32(family.encode())]
-        jitter = np.random.default_rng([*family_seed, severity]).uniform(-SEVERITY_JITTER, SEVERITY_JITTER)
-        expected = FAMILIES[family](clean, severity + jitter, np.random.default_rng(family_seed))
-        assert degrade(clean, family, severity, seed).tobytes() == expected.tobytes()
-        assert apply_damage(FAMILIES[family], clean, severity, seed).tobytes() == expected.tobytes()
+    for level, seed in itertools.product(LEVELS, (0, 7)):
+        type_seed = [seed, zlib.crc32(name.encode())]
+        jitter = np.random.default_rng([*type_seed, level]).uniform(-LEVEL_JITTER, LEVEL_JITTER)
+        expected = DISTORTIONS[name](clean, level + jitter, np.random.default_rng(type_seed))
+        assert distort(clean, name, level, seed).tobytes() == expected.tobytes()
+        assert apply_distortion(DISTORTIONS[name], clean, level, seed).tobytes() == expected.tobytes()
 
 
 @pytest.mark.skipif(INSTALLED != RECORDED_WITH, reason=f"recorded with {RECORDED_WITH}, whose codecs differ")
 def test_the_bytes_of_training_data_are_as_recorded():
     clean = textured_picture()
 
-    def digest(family: str, seeds: Iterable[int]) -> str:
-        damaged = (degrade(clean, family, severity, seed) for severity in SEVERITIES for seed in seeds)
-        return hashlib.sha256(b"".join(picture.tobytes() for picture in damaged)).hexdigest()[:16]
+    def digest(name: str, seeds: Iterable[int]) -> str:
+        distorted = (distort(clean, name, level, seed) for level in LEVELS for seed in seeds)
+        return hashlib.sha256(b"".join(image.tobytes() for image in distorted)).hexdigest()[:16]
 
-    assert {family: digest(family, (0, 7)) for family in FAMILIES} == RECORDED
-    assert {family: digest(family, range(1, 7)) for family in RECORDED_KINDS} == RECORDED_KINDS
-
-
-def test_training_cannot_reach_these_damages():
-    code = "import json, sys, prepare_dataset, train; print(json.dumps(list(sys.modules)))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    modules = json.loads(run.stdout.splitlines()[-1])
-    assert "hybridiqa.distortions.trained" in modules
-    assert "hybridiqa.distortions.held_out" not in modules and "hybridiqa.evaluation.robustness" not in modules
+    assert {name: digest(name, (0, 7)) for name in DISTORTIONS} == RECORDED
+    assert {name: digest(name, range(1, 7)) for name in RECORDED_KINDS} == RECORDED_KINDS
 
 
-def test_no_family_is_both_trained_and_unseen():
-    assert list(UNSEEN_FAMILIES) == ["motion_blur", "swirl", "impulse_noise", "jpeg2000", "colour_cast"]
-    assert not set(UNSEEN_FAMILIES) & set(FAMILIES)
+def reachable_files(*scripts: str) -> set[str]:
+    """Return the files of ours that scripts import, directly or not, wherever in them."""
+    found, left = set(), [ROOT / script for script in scripts]
+    while left:
+        path = left.pop()
+        name = path.relative_to(ROOT).as_posix()
+        if name in found or not path.is_file():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            left += [ROOT / f"{module.replace('.', '/')}.py" for module in modules]
+    return found
+
+
+def test_training_cannot_reach_these_distortions():
+    files = reachable_files("train.py", "prepare_dataset.py")
+    assert "hybridiqa/distortions/trained.py" in files and len(files) > 30
+    assert not {file for file in files if "held_out" in file or "/evaluation/" in file}
+    assert "hybridiqa/distortions/held_out.py" in reachable_files("benchmark.py")
+
+
+def test_no_distortion_type_is_both_trained_and_held_out():
+    assert list(HELD_OUT_DISTORTIONS) == ["motion_blur", "swirl", "impulse_noise", "jpeg2000", "colour_cast"]
+    assert not set(HELD_OUT_DISTORTIONS) & set(DISTORTIONS)
     with pytest.raises(ValueError, match=r"'swirl'.*jpeg, webp"):
-        degrade(textured_picture(), "swirl", 1, 0)
+        distort(textured_picture(), "swirl", 1, 0)
 
 
-@pytest.mark.parametrize("picture", PICTURES)
-@pytest.mark.parametrize("family", UNSEEN_FAMILIES)
-def test_more_severity_is_more_damage(family, picture):
-    clean = PICTURES[picture]
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("name", HELD_OUT_DISTORTIONS)
+def test_a_higher_level_is_more_distortion(name, image):
+    clean = IMAGES[image]
     for seed in range(5):
-        differences = [difference(clean, degrade_unseen(clean, family, severity, seed)) for severity in SEVERITIES]
-        assert differences == sorted(differences), f"{family}, seed {seed}: {differences}"
+        differences = [difference(clean, distort_held_out(clean, name, level, seed)) for level in LEVELS]
+        assert differences == sorted(differences), f"{name}, seed {seed}: {differences}"
         assert differences[4] > 2.5 * differences[0]
 
 
-@pytest.mark.parametrize("family", UNSEEN_FAMILIES)
-def test_severity_1_is_visible_but_mild_and_severity_5_is_neither_small(family):
+@pytest.mark.parametrize("name", HELD_OUT_DISTORTIONS)
+def test_level_1_is_visible_but_mild_and_level_5_is_neither_small(name):
     clean = textured_picture(300, 200)
     for seed in range(5):
-        assert 0.5 < difference(clean, degrade_unseen(clean, family, 1, seed)) < 10
-        assert difference(clean, degrade_unseen(clean, family, 5, seed)) > 10
+        assert 0.5 < difference(clean, distort_held_out(clean, name, 1, seed)) < 10
+        assert difference(clean, distort_held_out(clean, name, 5, seed)) > 10
 
 
-@pytest.mark.parametrize("family", UNSEEN_FAMILIES)
-def test_a_damage_keeps_size_and_mode_and_repeats_with_its_seed(family):
+@pytest.mark.parametrize("name", HELD_OUT_DISTORTIONS)
+def test_a_distortion_keeps_size_and_mode_and_repeats_with_its_seed(name):
     for size in ((120, 90), (8, 8), (1, 50), (50, 1), (3, 2), (1, 1)):
         clean = textured_picture(*size)
         before = clean.tobytes()
-        for severity in SEVERITIES:
-            damaged = degrade_unseen(clean, family, severity, seed=11)
-            assert (damaged.size, damaged.mode) == (size, "RGB")
-            assert damaged.tobytes() == degrade_unseen(clean, family, severity, seed=11).tobytes()
+        for level in LEVELS:
+            distorted = distort_held_out(clean, name, level, seed=11)
+            assert (distorted.size, distorted.mode) == (size, "RGB")
+            assert distorted.tobytes() == distort_held_out(clean, name, level, seed=11).tobytes()
         assert clean.tobytes() == before
 
 
-@pytest.mark.parametrize("family", UNSEEN_FAMILIES)
-def test_another_seed_gives_another_damage(family):
+@pytest.mark.parametrize("name", HELD_OUT_DISTORTIONS)
+def test_another_seed_gives_another_distortion(name):
     clean = textured_picture()
-    assert degrade_unseen(clean, family, 3, seed=1).tobytes() != degrade_unseen(clean, family, 3, seed=2).tobytes()
+    assert distort_held_out(clean, name, 3, seed=1).tobytes() != distort_held_out(clean, name, 3, seed=2).tobytes()
 
 
-@pytest.mark.parametrize("family", UNSEEN_FAMILIES)
-def test_a_tiny_picture_is_damaged_the_more_the_higher_the_severity(family):
+@pytest.mark.parametrize("name", HELD_OUT_DISTORTIONS)
+def test_a_tiny_image_is_distorted_the_more_the_higher_the_level(name):
     clean = textured_picture(8, 8)
-    differences = [difference(clean, degrade_unseen(clean, family, severity, seed=0)) for severity in SEVERITIES]
+    differences = [difference(clean, distort_held_out(clean, name, level, seed=0)) for level in LEVELS]
     assert differences == sorted(differences) and differences[0] < differences[4]
 
 
-def test_unknown_families_severities_and_modes_are_named_in_the_error():
+def test_unknown_levels_and_modes_are_named_in_the_error():
     clean = textured_picture()
-    with pytest.raises(ValueError, match=r"'blur'.*motion_blur, swirl"):
-        degrade_unseen(clean, "blur", 1, 0)
-    with pytest.raises(ValueError, match="got the severity 0"):
-        degrade_unseen(clean, "swirl", 0, 0)
+    with pytest.raises(ValueError, match="got the level 0"):
+        distort_held_out(clean, "swirl", 0, 0)
     with pytest.raises(ValueError, match="mode 'L'"):
-        degrade_unseen(clean.convert("L"), "swirl", 1, 0)
+        distort_held_out(clean.convert("L"), "swirl", 1, 0)
 
 
 def stripes_along(angle: float) -> Image.Image:
-    """Waves whose lines run in a direction: an angle from the row axis towards the lower rows, in radians."""
+    """Draw waves whose lines run in a direction: an angle from the row axis towards the lower rows, in radians."""
     rows, columns = np.indices((120, 160))
     waves = 128 + 100 * np.sin((rows * np.cos(angle) - columns * np.sin(angle)) / 2.5)
     return Image.fromarray(np.rint(waves).astype(np.uint8)).convert("RGB")
@@ -175,7 +188,7 @@ def test_motion_blur_spares_what_is_constant_along_its_direction(seed):
     angle = np.random.default_rng(seed).uniform(0, np.pi)
     along, across = stripes_along(angle), stripes_along(angle + np.pi / 2)
     inner = (30, 30, 130, 90)  # away from the repeated edge
-    moved = [motion_blur(picture, 5, np.random.default_rng(seed)).crop(inner) for picture in (along, across)]
+    moved = [motion_blur(image, 5, np.random.default_rng(seed)).crop(inner) for image in (along, across)]
     assert difference(moved[0], along.crop(inner)) < 4
     assert difference(moved[1], across.crop(inner)) > 50
 
@@ -211,17 +224,17 @@ def test_swirl_turns_a_disc_into_itself():
     distances = np.hypot(rows - middle[0], columns - middle[1])
     disc = Image.fromarray(np.rint(128 + 100 * np.cos(distances / 8)).astype(np.uint8)).convert("RGB")
     turned = swirl(disc, 5, np.random.default_rng(3))
-    near = distances < 35  # the circles beyond leave the picture
+    near = distances < 35  # the circles beyond leave the image
     assert np.abs(np.asarray(turned, dtype=int) - np.asarray(disc))[near].max() <= 4
 
 
-@pytest.mark.parametrize("severity", SEVERITIES)
-def test_impulse_noise_writes_black_and_white_at_its_share(severity):
+@pytest.mark.parametrize("level", LEVELS)
+def test_impulse_noise_writes_black_and_white_at_its_share(level):
     grey = np.asarray(Image.new("RGB", (200, 200), (128, 128, 128)))
-    share = between(severity, 0.01, 0.03, 0.08, 0.2, 0.45)
+    share = interpolate(level, 0.01, 0.03, 0.08, 0.2, 0.45)
     num_coloured = 0
     for seed in range(6):
-        noisy = np.asarray(impulse_noise(Image.fromarray(grey), severity, np.random.default_rng(seed)))
+        noisy = np.asarray(impulse_noise(Image.fromarray(grey), level, np.random.default_rng(seed)))
         is_hit = noisy != 128
         assert set(np.unique(noisy[is_hit])) == {0, 255}
         assert is_hit.mean() == pytest.approx(share, rel=0.2)
@@ -232,15 +245,15 @@ def test_impulse_noise_writes_black_and_white_at_its_share(severity):
 
 def test_stronger_impulse_noise_hits_the_same_places_and_more():
     grey = Image.new("RGB", (50, 50), (128, 128, 128))
-    mild, strong = (np.asarray(degrade_unseen(grey, "impulse_noise", severity, seed=5)) for severity in (2, 4))
+    mild, strong = (np.asarray(distort_held_out(grey, "impulse_noise", level, seed=5)) for level in (2, 4))
     assert (strong[mild != 128] == mild[mild != 128]).all()
 
 
-def test_jpeg2000_loses_the_stated_share_of_contrast_and_no_colour_of_a_flat_picture():
+def test_jpeg2000_loses_the_stated_share_of_contrast_and_no_colour_of_a_flat_image():
     clean = np.asarray(textured_picture(), dtype=float)
     contrast = np.sqrt(clean.var(axis=(0, 1)).mean())
-    for severity, share in ((1, 0.07), (3, 0.19), (5, 0.55)):
-        lossy = np.asarray(jpeg2000(textured_picture(), severity, np.random.default_rng(0)), dtype=float)
+    for level, share in ((1, 0.07), (3, 0.19), (5, 0.55)):
+        lossy = np.asarray(jpeg2000(textured_picture(), level, np.random.default_rng(0)), dtype=float)
         assert np.sqrt(np.square(lossy - clean).mean()) / contrast == pytest.approx(share, rel=0.3)
     flat = Image.new("RGB", (64, 48), (200, 120, 30))
     assert difference(flat, jpeg2000(flat, 5, np.random.default_rng(0))) <= 1
@@ -249,11 +262,11 @@ def test_jpeg2000_loses_the_stated_share_of_contrast_and_no_colour_of_a_flat_pic
 def test_a_pillow_without_jpeg2000_is_named(monkeypatch):
     monkeypatch.setattr(features, "check", lambda feature: feature != "jpg_2000")
     with pytest.raises(ValueError, match=r"OpenJPEG.*pip install"):
-        degrade_unseen(textured_picture(), "jpeg2000", 1, 0)
-    assert degrade_unseen(textured_picture(), "swirl", 1, 0).size == (120, 90)
+        distort_held_out(textured_picture(), "jpeg2000", 1, 0)
+    assert distort_held_out(textured_picture(), "swirl", 1, 0).size == (120, 90)
 
 
-def test_jpeg2000_writes_fewer_bytes_the_higher_the_severity(monkeypatch):
+def test_jpeg2000_writes_fewer_bytes_the_higher_the_level(monkeypatch):
     sizes, save = [], Image.Image.save
 
     def measured_save(image: Image.Image, file, **options) -> None:
@@ -261,24 +274,24 @@ def test_jpeg2000_writes_fewer_bytes_the_higher_the_severity(monkeypatch):
         sizes.append(file.tell())
 
     monkeypatch.setattr(Image.Image, "save", measured_save)
-    for severity in SEVERITIES:
-        jpeg2000(textured_picture(), severity, np.random.default_rng(0))
+    for level in LEVELS:
+        jpeg2000(textured_picture(), level, np.random.default_rng(0))
     assert len(sizes) == 5 and sizes[0] < 120 * 90 * 3
     assert all(second < first for first, second in itertools.pairwise(sizes))
 
 
-@pytest.mark.parametrize("severity", SEVERITIES)
-def test_colour_cast_multiplies_each_channel_by_its_factor(severity):
+@pytest.mark.parametrize("level", LEVELS)
+def test_colour_cast_multiplies_each_channel_by_its_factor(level):
     dark = np.asarray(textured_picture()) // 3 + 20  # nothing is clipped
     for seed in range(4):
         hue = np.random.default_rng(seed).uniform(0, 2 * np.pi)
-        strength = between(severity, 0.07, 0.15, 0.3, 0.5, 0.85)
+        strength = interpolate(level, 0.07, 0.15, 0.3, 0.5, 0.85)
         factors = [1 + strength * np.cos(hue + channel * 2 * np.pi / 3) for channel in range(3)]
-        cast = np.asarray(colour_cast(Image.fromarray(dark), severity, np.random.default_rng(seed)))
+        cast = np.asarray(colour_cast(Image.fromarray(dark), level, np.random.default_rng(seed)))
         assert cast.mean(axis=(0, 1)) / dark.mean(axis=(0, 1)) == pytest.approx(factors, rel=0.01)
         assert sum(factors) == pytest.approx(3)
 
 
-def test_a_colour_cast_shows_on_a_grey_picture():
+def test_a_colour_cast_shows_on_a_grey_image():
     grey = Image.new("RGB", (20, 20), (128, 128, 128))
-    assert np.ptp(np.asarray(degrade_unseen(grey, "colour_cast", 1, seed=0))) >= 5
+    assert np.ptp(np.asarray(distort_held_out(grey, "colour_cast", 1, seed=0))) >= 5

@@ -1,7 +1,8 @@
-"""The scored folder that is made of clean pictures."""
+"""Scored folder that is made of clean images."""
 
 import csv
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from hybridiqa.data.folders import read_hybrid_folder
 from hybridiqa.distortions.synthesis import CODECS, SynthesisOptions, Version, cut_at_random, read_clean, synthesize
-from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, degrade
+from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, distort
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
@@ -28,12 +29,12 @@ def clean_dir(tmp_path):
     return folder
 
 
-def test_synthesis_writes_every_family_and_severity_at_its_score(tmp_path, clean_dir):
+def test_synthesis_writes_every_distortion_type_and_level_at_its_score(tmp_path, clean_dir):
     report = synthesize(clean_dir, tmp_path / "out")
-    assert (report.num_clean, report.num_damaged) == (3, 3 * 60)
-    for severity in SEVERITIES:
-        names = {path.name for path in (tmp_path / "out" / "Artifact" / str(6 - severity)).iterdir()}
-        assert names == {f"{g}__{f}_{severity}.png" for g in ("a", "a-2", "sub-b") for f in FAMILIES}
+    assert (report.num_clean, report.num_distorted) == (3, 3 * 60)
+    for level in LEVELS:
+        names = {path.name for path in (tmp_path / "out" / "Artifact" / str(6 - level)).iterdir()}
+        assert names == {f"{g}__{f}_{level}.png" for g in ("a", "a-2", "sub-b") for f in DISTORTIONS}
     records = read_hybrid_folder(tmp_path / "out", group_pattern="([^/]+)__").records
     assert {record.group for record in records} == {"a", "a-2", "sub-b"}
     assert {record.score for record in records if "clean" in record.relative_path} == {7.0}
@@ -54,22 +55,23 @@ def test_the_manifest_names_source_digest_and_clean_size(tmp_path, clean_dir):
     assert {rows["a"]["source"], rows["a-2"]["source"]} == {"a.jpg", "a.png"}
 
 
-def test_drawn_versions_spread_over_the_severities(tmp_path, clean_dir):
+def test_drawn_versions_spread_over_the_levels(tmp_path, clean_dir):
     synthesize(clean_dir, tmp_path / "out", SynthesisOptions(versions_per_image=7))
     for group in ("a", "a-2", "sub-b"):
-        counts = [len(list((tmp_path / "out" / "Artifact" / str(s)).glob(f"{group}__*"))) for s in SEVERITIES]
+        counts = [len(list((tmp_path / "out" / "Artifact" / str(s)).glob(f"{group}__*"))) for s in LEVELS]
         assert sum(counts) == 7 and set(counts) == {1, 2}
 
 
 def test_the_number_of_processes_does_not_change_a_byte(tmp_path, clean_dir):
-    synthesize(clean_dir, tmp_path / "one", SynthesisOptions(versions_per_image=11, seed=3))
-    synthesize(clean_dir, tmp_path / "two", SynthesisOptions(versions_per_image=11, seed=3), num_workers=2)
-    synthesize(clean_dir, tmp_path / "other", SynthesisOptions(versions_per_image=11, seed=4))
+    options = SynthesisOptions(versions_per_image=11, mixes_per_image=1, crops_per_image=2, crop_size=64, seed=3)
+    synthesize(clean_dir, tmp_path / "one", options)
+    synthesize(clean_dir, tmp_path / "two", options, num_workers=2)
+    synthesize(clean_dir, tmp_path / "other", replace(options, seed=4))
     assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "two")
     assert folder_bytes(tmp_path / "one") != folder_bytes(tmp_path / "other")
 
 
-def test_a_palette_picture_is_halved_and_small_ones_are_not_enlarged(tmp_path):
+def test_a_palette_image_is_halved_and_small_ones_are_not_enlarged(tmp_path):
     textured_picture(100, 60).quantize(16).save(tmp_path / "palette.png")
     textured_picture(100, 60).save(tmp_path / "plain.png")
     assert read_clean(tmp_path / "palette.png", None).size == (50, 30)
@@ -77,7 +79,7 @@ def test_a_palette_picture_is_halved_and_small_ones_are_not_enlarged(tmp_path):
     assert read_clean(tmp_path / "plain.png", 1000).size == (100, 60)
 
 
-def test_a_dithered_picture_becomes_smooth_when_it_is_halved(tmp_path):
+def test_a_dithered_image_becomes_smooth_when_it_is_halved(tmp_path):
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 128, dtype=np.uint8), (128, 1))).convert("RGB")
     black_and_white = ramp.convert("1").convert("P")  # Pillow dithers
     black_and_white.save(tmp_path / "d.png")
@@ -86,51 +88,51 @@ def test_a_dithered_picture_becomes_smooth_when_it_is_halved(tmp_path):
     assert error_after < error_before / 2
 
 
-def test_broken_pictures_are_named_and_damages_without_effect_left_out(tmp_path, clean_dir):
+def test_broken_images_are_named_and_distortions_without_effect_left_out(tmp_path, clean_dir):
     (clean_dir / "broken.png").write_bytes((clean_dir / "a.png").read_bytes()[:200])
     (clean_dir / "a.json").write_text("{}")
     Image.fromarray(np.tile(np.arange(128, dtype=np.uint8), (64, 1))).save(clean_dir / "grey.png")
     report = synthesize(clean_dir, tmp_path / "out")
     assert [path for path, _ in report.unreadable] == ["broken.png"]
-    assert {("grey.png", f"oversaturate_{severity}") for severity in SEVERITIES} <= set(report.without_effect)
+    assert {("grey.png", f"oversaturate_{level}") for level in LEVELS} <= set(report.without_effect)
     assert report.num_clean == 4
-    assert report.num_damaged == 4 * 60 - len(report.without_effect)
+    assert report.num_distorted == 4 * 60 - len(report.without_effect)
 
 
 def test_a_failed_synthesis_leaves_nothing_behind(tmp_path, clean_dir):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no clean picture"):
+    with pytest.raises(ValueError, match="no clean image"):
         synthesize(tmp_path / "empty", tmp_path / "deep" / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clean", "empty"]
     with pytest.raises(ValueError, match="nothing is overwritten"):
         synthesize(tmp_path / "empty", clean_dir)
 
 
-def test_mixes_are_two_damages_at_the_severity_of_both_with_codecs_last(tmp_path, clean_dir):
+def test_mixes_are_two_distortions_at_the_level_of_both_with_codecs_last(tmp_path, clean_dir):
     options = SynthesisOptions(versions_per_image=5, mixes_per_image=10)
     report = synthesize(clean_dir, tmp_path / "out", options)
-    assert report.num_damaged == 3 * 15
+    assert report.num_distorted == 3 * 15
     mixes = sorted((tmp_path / "out" / "Artifact").rglob("*+*.png"))
     assert len(mixes) == 30
     for path in mixes:
         first, second = path.stem.split("__")[1].split("+")
-        (family, severity), (last_family, last_severity) = first.rsplit("_", 1), second.rsplit("_", 1)
-        assert family != last_family and not (family in CODECS and last_family not in CODECS)
-        both = min(5, round(float(np.hypot(int(severity), int(last_severity)))))
+        (name, level), (last_name, last_level) = first.rsplit("_", 1), second.rsplit("_", 1)
+        assert name != last_name and not (name in CODECS and last_name not in CODECS)
+        both = min(5, round(float(np.hypot(int(level), int(last_level)))))
         assert path.parent.name == str(6 - both)
-    counts = [len(list((tmp_path / "out" / "Artifact" / str(s)).glob("a__*+*"))) for s in SEVERITIES]
+    counts = [len(list((tmp_path / "out" / "Artifact" / str(s)).glob("a__*+*"))) for s in LEVELS]
     assert counts == [2] * 5
 
 
-def test_a_mix_is_its_damages_one_after_the_other():
+def test_a_mix_is_its_distortions_one_after_the_other():
     clean = textured_picture()
     mix = Version((("noise", 2), ("jpeg", 3)))
-    assert (mix.severity, mix.name) == (4, "noise_2+jpeg_3")
-    expected = degrade(degrade(clean, "noise", 2, seed=5), "jpeg", 3, seed=5)
+    assert (mix.level, mix.name) == (4, "noise_2+jpeg_3")
+    expected = distort(distort(clean, "noise", 2, seed=5), "jpeg", 3, seed=5)
     assert mix.apply(clean, seed=5).tobytes() == expected.tobytes()
 
 
-def test_crops_are_squares_of_the_picture_and_keep_apart_what_is_of_one_picture(tmp_path, clean_dir):
+def test_crops_are_squares_of_the_image_and_keep_apart_what_is_of_one_image(tmp_path, clean_dir):
     textured_picture(40, 200).save(clean_dir / "narrow.png")
     options = SynthesisOptions(versions_per_image=5, crops_per_image=3, crop_size=64)
     assert synthesize(clean_dir, tmp_path / "out", options).num_clean == 12
@@ -144,18 +146,16 @@ def test_crops_are_squares_of_the_picture_and_keep_apart_what_is_of_one_picture(
         rows = list(csv.DictReader(file))
     assert [row["group"] for row in rows] == groups
     assert {row["source"] for row in rows} == {"a.jpg", "a.png", "narrow.png", "sub/b.png"}
-    synthesize(clean_dir, tmp_path / "two", options, num_workers=2)
-    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "two")
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_crop_shows_the_picture_between_its_own_size_and_one_that_fits(seed):
+def test_a_crop_shows_the_image_between_its_own_size_and_one_that_fits(seed):
     ramp = np.linspace(0, 255, 200)
-    picture = Image.fromarray(np.stack(np.broadcast_arrays(ramp, ramp[:, None], 0.0), axis=-1).astype(np.uint8))
-    crop = np.asarray(cut_at_random(picture, 50, np.random.default_rng(seed)), dtype=float)
+    image = Image.fromarray(np.stack(np.broadcast_arrays(ramp, ramp[:, None], 0.0), axis=-1).astype(np.uint8))
+    crop = np.asarray(cut_at_random(image, 50, np.random.default_rng(seed)), dtype=float)
     assert crop.shape == (50, 50, 3)
     steps = np.diff(crop[:, :, 0].mean(axis=0)).mean(), np.diff(crop[:, :, 1].mean(axis=1)).mean()
-    scales = [(255 / 199) / step for step in steps]  # of the picture's own pixels in one of the crop
+    scales = [(255 / 199) / step for step in steps]  # of the image's own pixels in one of the crop
     assert scales[0] == pytest.approx(scales[1], rel=0.05)
     assert 0.97 * 50 / 200 <= scales[0] <= 1.03
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from hybridiqa.commands import benchmark, prepare_dataset
-from hybridiqa.distortions.trained import FAMILIES
+from hybridiqa.distortions.trained import DISTORTIONS
 from hybridiqa.evaluation.datasets import RatedPictures
 from hybridiqa.evaluation.ranking import measure_ranking
 from hybridiqa.evaluation.tables import with_interval
@@ -218,7 +218,7 @@ def test_robustness_tells_a_scorer_that_sees_damage_from_a_constant_one(tmp_path
         make_picture(70, 60, seed=index).save(folder / f"{index}.png")
     tiny = tmp_path / "tiny"
     make_tiny_model().save_pretrained(tiny)
-    kinds = [*FAMILIES, "motion_blur", "swirl", "impulse_noise", "jpeg2000", "colour_cast"]
+    kinds = [*DISTORTIONS, "motion_blur", "swirl", "impulse_noise", "jpeg2000", "colour_cast"]
     perfect = {f"{index}.png clean": 7.0 for index in range(2)}
     for index in range(2):
         perfect |= {f"{index}.png {kind} {severity}": 6.0 - severity for kind in kinds for severity in range(1, 6)}

@@ -11,15 +11,15 @@ import torch
 from factories import textured_picture
 from PIL import Image, features
 
-from hybridiqa.distortions.held_out import UNSEEN_FAMILIES, degrade_unseen
-from hybridiqa.distortions.synthesis import picture_seed
-from hybridiqa.distortions.trained import FAMILIES, SEVERITIES, degrade
+from hybridiqa.distortions.held_out import HELD_OUT_DISTORTIONS
+from hybridiqa.distortions.synthesis import derive_seed
+from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, apply_distortion
 from hybridiqa.evaluation.robustness import CHANGES, DamagedPictures, Version, mean_scores, ordering, stability
 from hybridiqa.inference.decoding import decode_images
 from hybridiqa.models import hub_code
 
 NAN = float("nan")
-NUM_FAMILIES = len(FAMILIES) + len(UNSEEN_FAMILIES)
+NUM_FAMILIES = len(DISTORTIONS) + len(HELD_OUT_DISTORTIONS)
 NUM_VERSIONS = 1 + 5 * NUM_FAMILIES + len(CHANGES)
 
 
@@ -58,7 +58,7 @@ def row_of(rows: list[dict], families: str, severity: int | None = None) -> dict
 
 
 def with_levels(picture: str, family: str, clean: float, *levels: float) -> list[tuple[str, str, int | None, float]]:
-    damaged = [(picture, family, severity, score) for severity, score in zip(SEVERITIES, levels, strict=True)]
+    damaged = [(picture, family, severity, score) for severity, score in zip(LEVELS, levels, strict=True)]
     return [(picture, "clean", None, clean), *damaged]
 
 
@@ -88,13 +88,13 @@ def test_bytes_decode_without_loss_and_to_the_right_size(root, pictures):
 
 def test_damages_are_seeded_by_seed_and_path(root, pictures):
     for picture in ("a.png", "sub/b.png"):
-        clean, seed = Image.open(root / picture), picture_seed(0, picture)
-        for family, make in [("noise", degrade), ("swirl", degrade_unseen)]:
-            expected = make(clean, family, 4, seed)
+        clean, seed = Image.open(root / picture), derive_seed(0, picture)
+        for family in ("noise", "swirl"):
+            expected = apply_distortion((DISTORTIONS | HELD_OUT_DISTORTIONS)[family], clean, 4, seed)
             assert picture_of(pictures, family, 4, picture).tobytes() == expected.tobytes()
     other = DamagedPictures([root / "a.png"], root, seed=1)
     assert picture_of(other, "noise", 4).tobytes() != picture_of(pictures, "noise", 4).tobytes()
-    assert picture_seed(0, "a.png") != picture_seed(0, "sub/b.png")
+    assert derive_seed(0, "a.png") != derive_seed(0, "sub/b.png")
 
 
 def test_the_changes_that_should_not_matter_do_what_they_say(root, pictures):
@@ -136,7 +136,7 @@ def test_a_damage_without_effect_has_no_bytes(root):
     Image.fromarray(np.tile(np.arange(64, dtype=np.uint8), (48, 1))).save(root / "grey.png")
     pictures = DamagedPictures([root / "grey.png"], root)
     data = dict(pictures)
-    assert [data[f"grey.png oversaturate {severity}"] for severity in SEVERITIES] == [b""] * 5
+    assert [data[f"grey.png oversaturate {severity}"] for severity in LEVELS] == [b""] * 5
     assert data["grey.png noise 1"] and data["grey.png flip"] and data["grey.png clean"]
 
 
@@ -188,10 +188,10 @@ def test_ordering_at_one_severity():
         *with_levels("a", "blur", 9, 8, 9, 7, 7, 5), *with_levels("b", "blur", 5, 6, 4, NAN, 3, 2)
     )
     rows = ordering(versions, scores)
-    shares = [row_of(rows, "blur", severity)["clean_over_damaged"] for severity in SEVERITIES]
+    shares = [row_of(rows, "blur", severity)["clean_over_damaged"] for severity in LEVELS]
     assert [share["value"] for share in shares] == [0.5, 0.5, 1, 1, 1]
     assert [share["num_pairs"] for share in shares] == [2, 2, 1, 2, 2]
-    shares = [row_of(rows, "blur", severity)["mild_over_strong"] for severity in SEVERITIES]
+    shares = [row_of(rows, "blur", severity)["mild_over_strong"] for severity in LEVELS]
     assert [share["value"] for share in shares[:4]] == [(3 + 3) / (4 + 3), 1, 1 / 2, 1]
     assert math.isnan(shares[4]["value"])
     assert [share["num_pairs"] for share in shares] == [4 + 3, 3 + 2, 2, 1 + 1, 0]
@@ -199,7 +199,7 @@ def test_ordering_at_one_severity():
 
 def test_ordering_lists_aggregates_then_families_each_over_all_severities_first():
     rows = ordering(*scored(*with_levels("a", "blur", 9, 8, 9, 7, 7, 5)))
-    names = ["all", "trained", "unseen", *FAMILIES, *UNSEEN_FAMILIES]
+    names = ["all", "trained", "unseen", *DISTORTIONS, *HELD_OUT_DISTORTIONS]
     assert [(row["families"], row["severity"]) for row in rows] == [
         (name, severity) for name in names for severity in (None, 1, 2, 3, 4, 5)
     ]
@@ -297,7 +297,7 @@ def test_a_scorer_that_knows_the_clean_picture_orders_all_and_its_opposite_none(
     rows = ordering(pictures.versions, scores)
     assert row_of(rows, "all")["clean_over_damaged"]["value"] == 1
     assert row_of(rows, "all")["clean_over_damaged"]["num_pairs"] == 2 * 5 * NUM_FAMILIES
-    assert row_of(rows, "unseen")["clean_over_damaged"]["num_pairs"] == 2 * 5 * len(UNSEEN_FAMILIES)
+    assert row_of(rows, "unseen")["clean_over_damaged"]["num_pairs"] == 2 * 5 * len(HELD_OUT_DISTORTIONS)
     assert row_of(rows, "all")["mild_over_strong"]["value"] > 0.95
     assert row_of(rows, "noise")["mild_over_strong"] == {"value": 1.0, "interval": [1.0, 1.0], "num_pairs": 20}
     opposite = ordering(pictures.versions, [-score for score in scores])

@@ -22,10 +22,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from fakes.fresh_python import ONE_THREAD, run_fresh
 from fakes.hub_protocol import TOKEN, HubProtocol
 from fakes.hub_repositories import LFS_SUFFIXES, MAX_REGULAR_BYTES, File, Refused, Repository, git_oid
 
-SLOW_SECONDS = 2.5
+SLOW_SECONDS = 1.5
 IMPATIENT = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}  # variables of a process, in seconds
 
 
@@ -61,6 +62,7 @@ class LoopbackHub:
         self.faults: list[Fault] = []
         self.on_request: Callable[[str], object] = lambda request: None
         self.page_size = 3  # small, so that listings have several pages
+        self.slow_seconds = SLOW_SECONDS
         self.lock = threading.RLock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -90,24 +92,28 @@ class LoopbackHub:
             "no_proxy": "127.0.0.1,localhost",
         }
 
-    def start(self, *command: object, home: Path, **options: object) -> subprocess.Popen:
-        """Start Python in a process of its own.
+    def start(self, *command: object, home: Path, environment: dict[str, str] | None = None) -> subprocess.Popen:
+        """Start Python in a process of its own, to talk to.
 
         Args:
             home: its cache.
-            options: of `subprocess.Popen`, and `token` and (more variables) `environment`.
+            environment: more variables.
         """
-        token, more = options.pop("token", TOKEN), options.pop("environment", {})
-        threads = {"OMP_NUM_THREADS": "1"}  # on their number the last bits of a score depend
-        environment = os.environ | threads | self.environment(home, token) | more
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes | options)
+        variables = os.environ | ONE_THREAD | self.environment(home) | (environment or {})
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, *map(str, command)], env=variables, **pipes)
 
-    def run(self, *command: object, home: Path, **options: object) -> subprocess.CompletedProcess:
-        """As `start`, to its end."""
-        process = self.start(*command, home=home, **options)
-        stdout, stderr = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    def run(
+        self,
+        *command: object,
+        home: Path,
+        cwd: Path | None = None,
+        token: str | None = TOKEN,
+        environment: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess:
+        """Run Python in a process of its own, to its end; the arguments are those of `start`."""
+        variables = os.environ | ONE_THREAD | self.environment(home, token) | (environment or {})
+        return run_fresh(command, variables, cwd)
 
     def fail(self, how: str, at: int = 1, matching: str = "", is_lasting: bool = False) -> None:
         """Let the `at`-th request from now on whose "METHOD /path" matches the pattern fail; see `Fault`."""
@@ -213,5 +219,5 @@ class _Handler(HubProtocol, BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         elif fault == "slow":
-            time.sleep(SLOW_SECONDS)
+            time.sleep(self.hub.slow_seconds)
             self.wfile.write(data[half:])

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from hybridiqa.models import hub_code
 from hybridiqa.models.loading import load_model
-from hybridiqa.utils.runtime import HUB_ID
+from hybridiqa.utils.hub import HUB_ID
 
 HybridIQAImageProcessor = hub_code.HybridIQAImageProcessor
 INDEX = "model.safetensors.index.json"

@@ -15,6 +15,11 @@ from fakes.loopback_hub import IMPATIENT, LoopbackHub
 
 from hybridiqa.utils.root import ROOT
 
+# The Hub's client waits for seconds before it tries again.
+QUICK_RETRIES = """
+import time
+time.sleep = lambda seconds, sleep=time.sleep: sleep(seconds / 20)
+"""
 PUSH = """
 import json
 import sys
@@ -59,8 +64,7 @@ class Client:
     """A process of its own that does something with every line it is given, and answers with a line of JSON."""
 
     def __init__(self, hub: LoopbackHub, home: Path, code: str, *arguments: object, **environment: str):
-        options = {"stdin": subprocess.PIPE, "stderr": None, "environment": environment}
-        self.process = hub.start("-c", code, *arguments, home=home, **options)
+        self.process = hub.start("-c", QUICK_RETRIES + code, *arguments, home=home, environment=environment)
 
     def __call__(self, line: str):
         print(line, file=self.process.stdin, flush=True)
@@ -78,6 +82,7 @@ def push_with_faults(kind: str, folder: Path, home: Path) -> list[tuple[str, str
     """Pushes to new and to existing repositories, the n-th request of each failing: (request, fault, what was read)."""
     outcomes = []
     with LoopbackHub() as hub, Client(hub, home, PUSH, ROOT, folder) as push:
+        hub.slow_seconds = 0.3  # a push waits for a minute
         for place in ("new", "existing"):
             number, num_requests = 0, 0  # the first push is undisturbed
             while number <= num_requests:

@@ -5,7 +5,6 @@ import io
 import os
 import struct
 import subprocess
-import sys
 import threading
 import zlib
 from pathlib import Path
@@ -15,14 +14,14 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image
 from factories import hub_object, make_picture
+from fakes.fresh_python import run_fresh
 from PIL import Image as PILImage
 
-from hybridiqa.commands import prepare_dataset
-from hybridiqa.data.folders import NOT_AN_IMAGE, ScoredImage, read_picture
-from hybridiqa.data.loading import dataset_on_device, image_sizes, load_resident
-from hybridiqa.data.near_duplicates import fingerprint
+from hybridiqa.data.building import image_bytes
+from hybridiqa.data.folders import NOT_AN_IMAGE, read_image, read_labelled_folder
+from hybridiqa.data.loading import dataset_on_device, load_resident
 from hybridiqa.distortions.synthesis import read_clean
-from hybridiqa.distortions.trained import through_codec
+from hybridiqa.distortions.trained import recompress
 from hybridiqa.inference.decoding import decode_image
 from hybridiqa.models import hub_code
 from hybridiqa.scores.gallery import make_thumbnail
@@ -148,7 +147,7 @@ def test_programs_are_never_run_whatever_they_are_called(tmp_path, ghostscript, 
                 read(path)
         assert make_thumbnail(path) == b""
         with pytest.raises(ValueError, match=NOT_AN_IMAGE if not has_image_suffix(path) else "in spite of its suffix"):
-            read_picture(path)
+            read_image(path)
         with pytest.raises(hub_code.UnknownFormat), open(path, "rb") as file:
             hub_code.open_image(file)
     assert not ghostscript.exists()
@@ -172,7 +171,7 @@ def test_an_image_that_a_caller_opened_lazily_is_refused_by_its_format(ghostscri
 def test_programs_in_a_dataset_are_not_run_either(ghostscript):
     features = Features({"image": Image()})
     dataset = Dataset.from_dict({"image": [{"bytes": EPS, "path": "picture.png"}]}, features=features)
-    for read in (image_sizes, lambda rows: load_resident(rows, "cpu"), lambda rows: dataset_on_device(rows, "cpu")[0]):
+    for read in (lambda rows: load_resident(rows, "cpu"), lambda rows: dataset_on_device(rows, "cpu")[0]):
         with pytest.raises(ValueError, match="a PostScript program"):
             read(dataset)
     assert not ghostscript.exists()
@@ -274,11 +273,12 @@ def test_a_png_with_megabytes_of_text_is_a_picture_everywhere(tmp_path, is_last)
     path.write_bytes(with_huge_text(plain, is_last))
     expected = np.asarray(hub_code.load_image(plain))
     assert np.array_equal(hub_code.load_image(path), expected)
-    assert np.array_equal(read_picture(path).rgb, expected)
+    assert np.array_equal(read_image(path).rgb, expected)
     assert np.array_equal(read_clean(path, None), expected)
     assert hub_code.upright_size(path.read_bytes()) == (150, 100)
     assert PILImage.open(io.BytesIO(make_thumbnail(path))).size == (150, 100)
-    kept = prepare_dataset.image_bytes(ScoredImage(path, path.name, 5.0, "5", "a"))
+    [record] = read_labelled_folder(tmp_path, lambda _: (5.0, "5"), str, 1).records
+    kept = image_bytes(record)
     with PILImage.open(io.BytesIO(kept)) as opened:  # as datasets does
         assert np.array_equal(opened.convert("RGB"), expected)
     dataset = Dataset.from_dict({"image": [{"bytes": path.read_bytes(), "path": None}]}, Features({"image": Image()}))
@@ -293,7 +293,7 @@ def test_a_draft_is_decoded_at_a_fraction_and_says_what_was_opened():
 
 def test_what_a_codec_gives_back_is_rgb():
     picture = make_picture(90, 60)
-    assert np.array_equal(through_codec(picture, format="PNG"), picture)
+    assert np.array_equal(recompress(picture, format="PNG"), picture)
 
 
 def test_a_file_is_read_once_within_a_limit(tmp_path, monkeypatch):
@@ -343,13 +343,11 @@ def test_hash_pixels_and_size_are_of_the_same_bytes_while_a_file_is_rewritten(tm
 def test_a_picture_that_changed_while_it_was_prepared_is_refused(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encode("PNG"))
-    record = ScoredImage(path, "a.png", 5.0, "5", "a", content_hash(path))
-    assert prepare_dataset.image_bytes(record) == path.read_bytes()
-    fingerprint(record)
+    [record] = read_labelled_folder(tmp_path, lambda _: (5.0, "5"), str, 1).records
+    assert image_bytes(record) == path.read_bytes()
     path.write_bytes(encode("PNG", make_picture(20, 30)))
-    for read in (prepare_dataset.image_bytes, fingerprint):
-        with pytest.raises(ValueError, match=r"a\.png was changed while it was prepared"):
-            read(record)
+    with pytest.raises(ValueError, match=r"a\.png was changed while it was prepared"):
+        image_bytes(record)
 
 
 def test_no_script_runs_a_program_that_is_called_a_picture(ghostscript, tmp_path):
@@ -361,6 +359,6 @@ def test_no_script_runs_a_program_that_is_called_a_picture(ghostscript, tmp_path
         (folder / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 150 150\n%%EndComments\nshowpage\n")
     for output, source in (("out", []), ("damaged", ["--synthesize_artifacts"])):
         command = ["prepare_dataset.py", *source, tmp_path / "pictures", "--output_dir", tmp_path / output]
-        done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        done = run_fresh(command, os.environ, ROOT)
         assert (tmp_path / output).exists(), done.stderr  # with status 1 for the two that are no pictures
     assert not ghostscript.exists()

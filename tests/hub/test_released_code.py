@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from fakes.fresh_python import run_fresh
 
 from hybridiqa.models import hub_code
 from hybridiqa.models.loading import HUB_CODE, code_hash, hashes_of_ours, load_model
@@ -52,7 +53,7 @@ def test_a_released_checkpoint_scores_as_it_did_by_its_own_code_too(released):
         "scorer = pipeline('image-quality-assessment', model=folder, trust_remote_code=True)\n"
         "print(scorer(picture)[0]['score'])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(released), str(PICTURE)], capture_output=True, text=True)
+    done = run_fresh(["-c", code, released, PICTURE], os.environ)
     assert done.returncode == 0, done.stderr
     assert [float(line) for line in done.stdout.split()] == pytest.approx([SCORE, SCORE], abs=1e-5)
 

@@ -1,12 +1,11 @@
 """Saved, loaded elsewhere, and the same score to the last bit."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from factories import BACKBONES, make_picture, make_tiny_model
+from fakes.fresh_python import run_fresh
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 SCORE_IN_A_NEW_PROCESS = """
@@ -25,11 +24,10 @@ def test_the_same_score_in_a_new_process_from_another_folder(tmp_path, backbone)
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "model").rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
-    command = [sys.executable, "-c", SCORE_IN_A_NEW_PROCESS, tmp_path / "moved", tmp_path / "a.png"]
+    command = ["-c", SCORE_IN_A_NEW_PROCESS, tmp_path / "moved", tmp_path / "a.png"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # on which the last bits depend
-    done = subprocess.run(
-        command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=True
-    )
+    done = run_fresh(command, environment, tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
     assert float.fromhex(done.stdout.strip()) == model.score(tmp_path / "a.png").item()
 
 

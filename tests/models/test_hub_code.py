@@ -2,9 +2,11 @@
 
 import ast
 import sys
+from pathlib import Path
 
 import pytest
 
+from hybridiqa.models import hub_code
 from hybridiqa.models.loading import HUB_CODE
 from hybridiqa.utils.root import ROOT
 
@@ -42,3 +44,22 @@ def test_they_import_libraries_that_transformers_brings_and_each_other(module):
             assert node.module.split(".")[0] in LIBRARIES
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             assert f"{node.module}.py" in HUB_CODE
+
+
+def signature_of(function: ast.FunctionDef) -> tuple[str, str]:
+    return ast.unparse(function.args), ast.unparse(function.returns)
+
+
+def test_types_of_names_that_are_handed_on_are_those_of_the_hub_files():
+    source = ast.parse(Path(hub_code.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in source.body if isinstance(node, ast.If))
+    declared = {node.name: node for node in block.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    variables = {node.target.id for node in block.body if isinstance(node, ast.AnnAssign)}
+    assert declared.keys() | variables == hub_code.FILE_OF.keys()
+    for name, node in declared.items():
+        file = ROOT / f"{hub_code.FILE_OF[name]}.py"
+        found = next(each for each in ast.parse(file.read_text("utf-8")).body if getattr(each, "name", "") == name)
+        if isinstance(node, ast.FunctionDef):
+            assert signature_of(node) == signature_of(found)
+        else:
+            assert [ast.unparse(base) for base in node.bases] == [ast.unparse(base) for base in found.bases]

@@ -174,9 +174,7 @@ def test_any_action_is_read_as_it_was_written(tmp_path):
     actions = [
         Action("mkdir", name),
         Action("move", name, "/source", content_hash="ab", temporary=journal.new_name()),
-        Action(
-            "rewrite", "/a", None, "ab", "cd", (Splice(3, b"\0\xff", b""), Splice(9, b"", b"x")), journal.new_name()
-        ),
+        Action("rewrite", "/a", "", "ab", "cd", (Splice(3, b"\0\xff", b""), Splice(9, b"", b"x")), journal.new_name()),
     ]
     journal.write(actions)
     journal.close()

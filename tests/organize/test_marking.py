@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from factories import make_picture
 from PIL import Image
-from scored_files import make_files, make_scores, undo
+from scored_files import make_files, make_scores, read_embedded_score, undo
 from trials.organize_trial import manifest
 
 from hybridiqa.commands import organize
-from hybridiqa.organize.score_metadata import read_embedded_score
 from hybridiqa.scores.score_file import ScoreRow, write_scores
 
 TAGS = ["worst", "low", "good", "best"]

@@ -7,9 +7,10 @@ import zlib
 import pytest
 from factories import make_picture
 from PIL import Image, PngImagePlugin
+from scored_files import read_embedded_score
 
 from hybridiqa.organize.journal import apply_splices, reverse_splices
-from hybridiqa.organize.score_metadata import _png_chunks, _webp_chunks, embed_score, read_embedded_score
+from hybridiqa.organize.score_metadata import _png_chunks, _webp_chunks, embed_score
 
 SCORER = "3f2a91c0d4e5b6a7 grid-25 float32 torch"
 PARAMETERS = "1girl, <lora:x:0.8>\nSteps: 20, Sampler: Euler a, Größe: 512x768"

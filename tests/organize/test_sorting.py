@@ -8,7 +8,7 @@ from scored_files import make_files, make_scores, sort, undo
 from trials.organize_trial import manifest
 
 from hybridiqa.commands import organize
-from hybridiqa.organize.sorting import bin_names, bin_of
+from hybridiqa.organize.sorting import find_bin, name_bins
 from hybridiqa.scores.score_file import ScoreRow, write_scores
 
 
@@ -29,9 +29,9 @@ def scores(library) -> str:
 
 
 def test_bins_are_named_by_range_and_an_edge_belongs_above():
-    assert bin_names([3, 5.5, 7]) == ["below_3", "3_to_5.5", "5.5_to_7", "7_and_above"]
-    assert bin_names([0.0]) == ["below_0", "0_and_above"]
-    values = [bin_of(ScoreRow("a", value), "score", [3, 5]) for value in (2.99, 3, 4.99, 5)]
+    assert name_bins([3, 5.5, 7]) == ["below_3", "3_to_5.5", "5.5_to_7", "7_and_above"]
+    assert name_bins([0.0]) == ["below_0", "0_and_above"]
+    values = [find_bin(ScoreRow("a", value), "score", [3, 5]) for value in (2.99, 3, 4.99, 5)]
     assert values == [0, 1, 1, 2]
 
 

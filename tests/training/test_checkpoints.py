@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +38,7 @@ OPTIONS += ["--save_steps", "4", "--logging_steps", "5"]  # 6 steps an epoch: af
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A folder with a prepared dataset and the configuration of a tiny model."""
+    """Make a folder with a prepared dataset and the configuration of a tiny model."""
     folder = tmp_path_factory.mktemp("data")
     make_dataset(folder / "prepared")
     make_tiny_model().config.save_pretrained(folder / "config")
@@ -56,7 +58,7 @@ def run(data: Path, output_dir: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory) -> Path:
-    """A run that nothing stops."""
+    """Do a run that nothing stops."""
     output_dir = tmp_path_factory.mktemp("undisturbed") / "out"
     assert run(data, output_dir) == 0
     return output_dir
@@ -64,7 +66,7 @@ def undisturbed(data, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def out(undisturbed, tmp_path) -> Path:
-    """A copy of the undisturbed run, without what is written at its end."""
+    """Copy the undisturbed run, without what is written at its end."""
     output_dir = tmp_path / "out"
     shutil.copytree(undisturbed, output_dir)
     for name in COMPARED_FILES:
@@ -280,7 +282,7 @@ def test_a_signal_in_the_evaluation_at_the_end_names_the_checkpoint(out, undistu
     assert_ended_alike(out, undisturbed)
 
 
-@pytest.mark.parametrize("where", ["load_splits", "build_model", "dataset_hash"])
+@pytest.mark.parametrize("where", ["load_prepared", "build_model", "dataset_hash"])
 def test_a_signal_before_the_first_step_says_that_there_is_no_checkpoint(data, tmp_path, monkeypatch, capsys, where):
     with monkeypatch.context() as patch:
         patch.setattr(train, where, lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -396,19 +398,21 @@ def test_options_that_cannot_be_written_leave_the_folder_free(data, undisturbed,
     assert run(data, tmp_path / "out") == 0
 
 
-FILE_LIMIT = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
-FILE_LIMIT += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-@pytest.mark.slow
-def test_files_that_the_system_does_not_let_grow_are_one_line(data, tmp_path):
-    launcher = [sys.executable, "-c", FILE_LIMIT.format(size=20_000), TRAIN]
-    done = subprocess.run(
-        [*launcher, *command(data, tmp_path / "out")], env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "step-00000004: " in done.stderr.splitlines()[-1] and not steps_in(tmp_path / "out")
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Let the system refuse files of more than 20 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_files_that_the_system_does_not_let_grow_are_one_line(data, tmp_path, capsys, small_files):
+    assert run(data, tmp_path / "out") == 1
+    assert "step-00000004: " in last_error(capsys) and not steps_in(tmp_path / "out")
 
 
 def wait_for_checkpoint(process: subprocess.Popen, folder: Path) -> None:
@@ -416,10 +420,16 @@ def wait_for_checkpoint(process: subprocess.Popen, folder: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_signal_from_outside_stops_all_processes_in_one_step(data, tmp_path, sent, num_processes):
+@pytest.mark.parametrize(
+    ("num_processes", "sent"),
+    [
+        (1, signal.SIGINT),
+        (2, signal.SIGTERM),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_from_outside_stops_all_processes_in_one_step(data, tmp_path, num_processes, sent):
     more = ["--num_epochs", "400", "--freeze_batch_norm"]
     launcher = [sys.executable]
     if num_processes > 1:
@@ -476,7 +486,7 @@ def test_the_sums_of_two_processes_are_taken_up_by_one(data, out, monkeypatch):
 
 
 def test_torch_is_told_of_a_file_that_is_cut(tmp_path):
-    """The check of older checkpoints reads no pickle; that a cut file is noticed rests on the archive."""
+    """Check what the test of older checkpoints rests on: it reads no pickle, and notices a cut file by the archive."""
     torch.save({"a": torch.arange(1000)}, tmp_path / "optimizer.bin")
     checkpoints._check_unlisted(tmp_path)
     cut(tmp_path / "optimizer.bin")

@@ -26,8 +26,8 @@ SIZES = [(80, 90), (300, 210), (33, 500), (20, 70)]  # the last is smaller than 
 
 
 def make_images() -> list[torch.Tensor]:
-    pictures = [make_picture(width, height, seed=index) for index, (height, width) in enumerate(SIZES)]
-    return [torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) for picture in pictures]
+    images = [make_picture(width, height, seed=index) for index, (height, width) in enumerate(SIZES)]
+    return [torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) for image in images]
 
 
 def unchanged(patches: torch.Tensor) -> torch.Tensor:
@@ -196,19 +196,19 @@ def test_balancing_repeats_the_images_of_rare_scores():
 
 
 def make_versions(**options) -> RandomPatches:
-    """Three pictures in 12, 5 and 1 versions of one size; the scores go round 1-5."""
+    """Make patches of three images in 12, 5 and 1 versions of one size; the scores go round 1-5."""
     images = [
         torch.from_numpy(np.asarray(make_picture(50, 40, seed=seed)).copy()).permute(2, 0, 1) for seed in range(18)
     ]
     scores = [float(1 + index % 5) for index in range(18)]
-    pictures = ["a"] * 12 + ["b"] * 5 + ["c"]
+    references = ["a"] * 12 + ["b"] * 5 + ["c"]
     options = {"crop": "native"} | options
     return RandomPatches(
-        ResidentImages.from_tensors(images), scores, 3, PatchOptions(32, **options), unchanged, pictures=pictures
+        ResidentImages.from_tensors(images), scores, 3, PatchOptions(32, **options), unchanged, reference_ids=references
     )
 
 
-def test_blocks_hold_versions_of_one_picture_with_scores_as_various_as_can_be():
+def test_blocks_hold_versions_of_one_image_with_scores_as_various_as_can_be():
     patches = make_versions()
     blocks = patches.blocks.numbers(0)
     assert len(patches.blocks) == len(set(blocks)) == 5 + 2 + 1  # of 36, 15 and 3 patches
@@ -225,10 +225,10 @@ def test_blocks_hold_versions_of_one_picture_with_scores_as_various_as_can_be():
 
 @pytest.mark.parametrize("crop", ["native", "resized"])
 def test_the_patches_of_a_block_are_cut_at_one_place_and_flipped_alike(crop):
-    picture = torch.from_numpy(np.asarray(make_picture(50, 40)).copy()).permute(2, 0, 1)
-    same = ResidentImages.from_tensors([picture] * 16)
+    image = torch.from_numpy(np.asarray(make_picture(50, 40)).copy()).permute(2, 0, 1)
+    same = ResidentImages.from_tensors([image] * 16)
     options = PatchOptions(32, crop=crop, grayscale_probability=0.5)
-    patches = RandomPatches(same, [1.0, 2.0] * 8, 4, options, unchanged, pictures=["a"] * 8 + ["b"] * 8)
+    patches = RandomPatches(same, [1.0, 2.0] * 8, 4, options, unchanged, reference_ids=["a"] * 8 + ["b"] * 8)
     pairs = patches.blocks.order(0)
     pixels, _ = patches.batch(0, pairs)
     blocks = patches.blocks.numbers(0)[pairs]
@@ -253,7 +253,7 @@ def test_batches_and_their_parts_keep_blocks_whole():
     assert patches.blocks.num_batches(1) == 8, "a batch is one block at least"
 
 
-def test_without_pictures_every_patch_is_a_block():
+def test_without_references_every_patch_is_a_block():
     patches = make_patches()
     assert patches.blocks.numbers(0).tolist() == list(range(16))
     batches = patches.blocks.batches(0, 5)

@@ -1,4 +1,4 @@
-"""The ranking term against its definition, pair by pair."""
+"""Ranking term against its definition, pair by pair."""
 
 import math
 
@@ -12,7 +12,7 @@ BLOCKS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])
 
 
 def by_definition(scores: list[float]) -> float:
-    """The mean over patches of the mean over partners: patches of the same block and another label."""
+    """Compute the mean over patches of the mean over partners: patches of the same block and another label."""
     total = 0.0
     for i, score in enumerate(scores):
         partners = [j for j in range(len(scores)) if BLOCKS[i] == BLOCKS[j] and LABELS[i] != LABELS[j]]

@@ -31,7 +31,6 @@ from factories import make_picture, make_tiny_model
 
 TRAIN = str(Path(__file__).resolve().parents[2] / "train.py")
 NUM_EPOCHS, NUM_IMAGES, NUM_PATCHES, BATCH_SIZE = 6, 12, 16, 4
-NUM_STEPS = NUM_EPOCHS * NUM_IMAGES * NUM_PATCHES // BATCH_SIZE
 COMPARED_FILES = ("model.safetensors", "config.json", "metrics.json", "predictions.csv", "losses.csv", "README.md")
 
 
@@ -51,8 +50,9 @@ def make_dataset(folder: Path) -> None:
 class Runs:
     """Runs of one command, in processes of their own."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, num_epochs: int):
+        self.folder, self.num_epochs = folder, num_epochs
+        self.num_steps = num_epochs * NUM_IMAGES * NUM_PATCHES // BATCH_SIZE
         make_dataset(folder / "prepared")
         make_tiny_model().config.save_pretrained(folder / "config")
 
@@ -65,7 +65,7 @@ class Runs:
             "--batch_size",
             str(BATCH_SIZE),
             "--num_epochs",
-            str(NUM_EPOCHS),
+            str(self.num_epochs),
             "--learning_rate",
             "1e-4",
             "--mixed_precision",
@@ -80,7 +80,7 @@ class Runs:
         return self.folder / name / "out" / "checkpoints"
 
     def files(self, name: str) -> dict[str, str]:
-        """Hashes of what a run has left."""
+        """Return hashes of what a run has left."""
         output_dir = self.folder / name / "out"
         return {file: hashlib.sha256((output_dir / file).read_bytes()).hexdigest() for file in COMPARED_FILES}
 
@@ -97,7 +97,7 @@ class Runs:
 
 
 def is_writing(checkpoints_dir: Path) -> bool:
-    """Whether a checkpoint is half-written at this moment."""
+    """Return whether a checkpoint is half-written at this moment."""
     try:
         return any(entry.name.startswith(".unfinished-") for entry in os.scandir(checkpoints_dir))
     except FileNotFoundError:
@@ -105,12 +105,12 @@ def is_writing(checkpoints_dir: Path) -> bool:
 
 
 def last_step(checkpoints_dir: Path) -> int:
-    """The step of the newest whole checkpoint, 0 where there is none."""
+    """Return the step of the newest whole checkpoint, 0 where there is none."""
     return max((int(path.name.removeprefix("step-")) for path in checkpoints_dir.glob("step-*")), default=0)
 
 
 def wait_for_training(process: subprocess.Popen, runs: Runs, name: str, start: int) -> bool:
-    """Wait until the run has begun its steps; False if it ended before."""
+    """Wait until the run has begun its steps; return False if it ended before."""
     log = runs.folder / name / "log.txt"
     while process.poll() is None:
         if b"processes:" in log.read_bytes()[start:]:
@@ -120,7 +120,7 @@ def wait_for_training(process: subprocess.Popen, runs: Runs, name: str, start: i
 
 
 def wait_for_moment(process: subprocess.Popen, checkpoints_dir: Path, delay: float, in_writing: bool) -> bool:
-    """Wait `delay` seconds, and then for the next writing of a checkpoint if asked; False if the run ended before."""
+    """Wait `delay` seconds, and then for the next writing of a checkpoint if asked; False: the run ended."""
     end = time.monotonic() + delay
     while process.poll() is None:
         if time.monotonic() >= end and (not in_writing or is_writing(checkpoints_dir)):
@@ -150,16 +150,18 @@ def kill_once(runs: Runs, name: str, delay: float, in_writing: bool) -> str:
     runs.check_checkpoints(name)
     if is_writing(checkpoints_dir):
         return "writing"
-    return "report" if last_step(checkpoints_dir) == NUM_STEPS else "steps"
+    return "report" if last_step(checkpoints_dir) == runs.num_steps else "steps"
 
 
-def kill_and_resume(folder: Path, num_kills: int, num_in_writing: int, seed: int) -> list[str]:
-    """Kill until there were enough of both kinds; returns where each kill hit.
+def kill_and_resume(
+    folder: Path, num_kills: int, num_in_writing: int, seed: int, num_epochs: int = NUM_EPOCHS
+) -> list[str]:
+    """Kill until there were enough of both kinds; return where each kill hit.
 
     Raises:
         RuntimeError: a resumed run did not end as the undisturbed one.
     """
-    runs, rng = Runs(folder), random.Random(seed)
+    runs, rng = Runs(folder, num_epochs), random.Random(seed)
     undisturbed = runs.start("undisturbed")
     began = time.monotonic()
     if not wait_for_training(undisturbed, runs, "undisturbed", 0):
@@ -169,10 +171,12 @@ def kill_and_resume(folder: Path, num_kills: int, num_in_writing: int, seed: int
     duration = time.monotonic() - began - startup
     expected = runs.files("undisturbed")
     print(f"undisturbed run: {duration:.1f} s after its start-up; weights {expected['model.safetensors'][:16]}")
-    hits, hit, number = [], None, 0
+    hits: list[str] = []
+    hit, number = "", 0
     while len(hits) < num_kills or hits.count("writing") < num_in_writing:
         name = f"killed-{number}"
-        in_writing = hits.count("writing") < num_in_writing and rng.random() < 0.5
+        num_wanted = num_in_writing - hits.count("writing")
+        in_writing = num_wanted > 0 and (num_wanted >= num_kills - len(hits) or rng.random() < 0.5)
         delay = rng.uniform(0, duration / 6)
         if hit == "report":  # one kill after the last step is enough for this run
             delay = math.inf

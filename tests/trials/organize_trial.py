@@ -123,10 +123,14 @@ def has_grown(path: Path, size: float) -> bool:
 
 
 class Trial:
-    """One library, the commands that act on it, and what must hold after each of them."""
+    """One library, the commands that act on it, and what must hold after each of them.
 
-    def __init__(self, folder: Path, num_images: int, rng: random.Random):
-        self.folder, self.rng, self.num_journals = folder, rng, 0
+    Args:
+        max_delay: seconds after a moment within which a process is killed.
+    """
+
+    def __init__(self, folder: Path, num_images: int, rng: random.Random, max_delay: float):
+        self.folder, self.rng, self.max_delay, self.num_journals = folder, rng, max_delay, 0
         make_library(folder, num_images, rng)
         self.into = folder / "sorted"
         (folder / "journals").mkdir()
@@ -174,11 +178,11 @@ class Trial:
         print(f"{name:9} {about}; undone: all {self.num_files} files as before", flush=True)
 
     def kill(self, *arguments: str | Path, moment: Callable[[], bool]) -> bool:
-        """Run, and kill within 20 ms of the moment; False if it had come to its end before."""
+        """Run, and kill soon after the moment; False if it had come to its end before."""
         process = start(*arguments)
         while not moment() and process.poll() is None:
             time.sleep(0.001)
-        time.sleep(self.rng.uniform(0, 0.02))
+        time.sleep(self.rng.uniform(0, self.max_delay))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode not in (0, -signal.SIGKILL):
@@ -338,12 +342,18 @@ def fill(path: Path, room: int) -> None:
 
 
 def run_trial(
-    folder: Path, num_images: int, num_killed_images: int, num_kills: int, seed: int, with_disks: bool = True
+    folder: Path,
+    num_images: int,
+    num_killed_images: int,
+    num_kills: int,
+    seed: int,
+    with_disks: bool = True,
+    max_delay: float = 0.02,
 ) -> list[str]:
     """All parts; returns those that were skipped. Raises Failure where something was lost or changed."""
     rng, skipped = random.Random(seed), []
     (folder / "whole").mkdir()
-    trial = Trial(folder / "whole", num_images, rng)
+    trial = Trial(folder / "whole", num_images, rng, max_delay)
     print(f"seed {seed}; {trial.num_files} files, of which {num_images} or a few more are images", flush=True)
     for name in CHANGING:
         trial.round_trip(name)
@@ -356,7 +366,7 @@ def run_trial(
                 f"SKIPPED {part.__name__}: {error}; run as root: sudo python tests/trials/organize_trial.py", flush=True
             )
     (folder / "killed").mkdir()
-    killed = Trial(folder / "killed", num_killed_images, rng)
+    killed = Trial(folder / "killed", num_killed_images, rng, max_delay)
     for name in ("copy", "move", "tag", "embed"):
         killed.kills(name, num_kills)
     return skipped

@@ -14,12 +14,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig
 
@@ -38,10 +39,28 @@ BLOCKS_BATCH_SIZE = 24  # three blocks of the ranking term
 NUM_PATCHES = 33  # an image and epoch, of 3 images: the epoch ends within the 20 steps, on a batch of a single patch
 
 
+@dataclass(frozen=True)
+class Setting:
+    """Setting of a training: a layout of the backbone, in a precision, with or without the ranking term."""
+
+    layout: str = "tiny"
+    patch_size: int = 64
+    dtype: str = "float32"
+    ranking_weight: float = 0.0
+
+
+@dataclass
+class Outcome:
+    num_processes: int
+    losses: list[float]
+    validation: dict[str, float]
+    weights: dict[str, torch.Tensor]
+
+
 def make_split() -> Split:
-    pictures = [make_picture(90 + 7 * index, 80 + 5 * index, seed=index) for index in range(3)]
-    images = [torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) for picture in pictures]
-    return Split(ResidentImages.from_tensors(images), [1.0, 3.0, 9.0], list("abc"), list("aab"))
+    images = [make_picture(90 + 7 * index, 80 + 5 * index, seed=index) for index in range(3)]
+    pixels = [torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) for image in images]
+    return Split(ResidentImages.from_tensors(pixels), [1.0, 3.0, 9.0], list("abc"), list("aab"))
 
 
 def make_model(layout: str, patch_size: int):
@@ -53,25 +72,31 @@ def make_model(layout: str, patch_size: int):
     return model_class(model_class.config_class(backbone_config=backbone_config, patch_size=patch_size))
 
 
-def train(layout: str, patch_size: int, dtype: torch.dtype, ranking_weight: float, output_dir: Path) -> None:
-    """What each process runs; the main one writes `losses.json` and `model.safetensors`."""
-    torch.set_num_threads(1)
+def train(setting: Setting, output_dir: Path) -> None:
+    """Train as each process does; the main one writes `result.json` and `weights`."""
     accelerator = Accelerator(mixed_precision="no")
+    run_steps(setting, output_dir, accelerator)
+    accelerator.free_memory()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def run_steps(setting: Setting, output_dir: Path, accelerator: Accelerator) -> None:
     args = TrainingArguments(
         dataset="made here",
         output_dir=str(output_dir / "run"),
         num_epochs=4,
         num_train_patches=NUM_PATCHES,
         num_eval_patches=1,
-        batch_size=BLOCKS_BATCH_SIZE if ranking_weight else BATCH_SIZE,
-        ranking_weight=ranking_weight,
+        batch_size=BLOCKS_BATCH_SIZE if setting.ranking_weight else BATCH_SIZE,
+        ranking_weight=setting.ranking_weight,
         max_steps=NUM_STEPS,
         logging_steps=1,
         freeze_batch_norm=True,
         learning_rate=1e-5,
         max_grad_norm=100.0,
     )
-    model = make_model(layout, patch_size).to(dtype)
+    model = make_model(setting.layout, setting.patch_size).to(getattr(torch, setting.dtype))
     model.image_processor.num_patches = 1
     (output_dir / "run").mkdir(parents=True, exist_ok=True)
     trainer = Trainer(args, model, make_split(), make_split(), accelerator, output_dir / "run" / "checkpoints")
@@ -86,31 +111,47 @@ def train(layout: str, patch_size: int, dtype: torch.dtype, ranking_weight: floa
         (output_dir / "result.json").write_text(json.dumps(result))
 
 
-@dataclass
-class Outcome:
-    num_processes: int
-    losses: list[float]
-    validation: dict[str, float]
-    weights: dict[str, torch.Tensor]
+def read_outcome(output_dir: Path) -> Outcome:
+    result = json.loads((output_dir / "result.json").read_text())
+    return Outcome(**result, weights=load_file(output_dir / "weights"))
 
 
-def launch(num_processes: int, layout: str, patch_size: int, dtype: str, ranking_weight: float = 0.0) -> Outcome:
-    """Run the steps in this many processes."""
+def train_here(setting: Setting) -> Outcome:
+    """Train the steps in this process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    num_threads, is_cpu = torch.get_num_threads(), os.environ.get("ACCELERATE_USE_CPU")
+    torch.set_num_threads(1)
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            train(setting, Path(folder))
+            return read_outcome(Path(folder))
+    finally:
+        torch.set_num_threads(num_threads)
+        os.environ.pop("ACCELERATE_USE_CPU")
+        os.environ |= {"ACCELERATE_USE_CPU": is_cpu} if is_cpu else {}
+
+
+def train_in_two(setting: Setting) -> Outcome:
+    """Train the steps in two processes of a launcher.
+
+    Raises:
+        RuntimeError: one of them failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
         command += ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", __file__]
-        command += ["--layout", layout, "--patch_size", str(patch_size), "--dtype", dtype]
-        command += ["--ranking_weight", str(ranking_weight), "--worker", folder]
+        for field, value in asdict(setting).items():
+            command += [f"--{field}", str(value)]
         environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run([*command, "--worker", folder], env=environment, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{num_processes} processes failed:\n{done.stderr[-3000:]}")
-        result = json.loads(Path(folder, "result.json").read_text())
-        return Outcome(**result, weights=load_file(Path(folder, "weights")))
+            raise RuntimeError(f"two processes failed:\n{done.stderr[-3000:]}")
+        return read_outcome(Path(folder))
 
 
 def compare(one: Outcome, two: Outcome) -> tuple[float, float]:
-    """Largest difference of the losses, and of the weights."""
+    """Return the largest difference of the losses, and of the weights."""
     losses = max(abs(a - b) for a, b in zip(one.losses, two.losses, strict=True))
     weights = max(float((one.weights[name] - two.weights[name]).abs().max()) for name in one.weights)
     return losses, weights
@@ -124,11 +165,12 @@ def main() -> int:
     parser.add_argument("--ranking_weight", type=float, default=0.0)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    setting = Setting(args.layout, args.patch_size, args.dtype, args.ranking_weight)
     if args.worker:
-        train(args.layout, args.patch_size, getattr(torch, args.dtype), args.ranking_weight, args.worker)
+        torch.set_num_threads(1)
+        train(setting, args.worker)
         return 0
-    options = (args.layout, args.patch_size, args.dtype, args.ranking_weight)
-    one, two = (launch(number, *options) for number in (1, 2))
+    one, two = train_here(setting), train_in_two(setting)
     print(f"num_processes == {one.num_processes} and num_processes == {two.num_processes}")
     print("step  one process        two processes      difference")
     for step, (first, second) in enumerate(zip(one.losses, two.losses, strict=True), start=1):

@@ -13,7 +13,7 @@ IS_GLIBC = sys.platform.startswith("linux") and os.confstr("CS_GNU_LIBC_VERSION"
 SCRIPT = """
 import numpy as np
 import psutil
-from hybridiqa.utils.runtime import freed_memory_kept
+from hybridiqa.utils.memory import freed_memory_kept
 
 def gigabytes():
     return psutil.Process().memory_info().vms / 2**30
