@@ -1,4 +1,4 @@
-"""The real page in a process of its own, and a real browser that visits it, for the tests that drive them.
+"""The real page, in a process of its own or in this one, and a real browser, for the tests that drive them.
 
 Where gradio, Playwright or a browser is missing, such a test is skipped with that reason; where the environment says
 HYBRIDIQA_PAGE_TESTS=required, it fails.
@@ -19,10 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from hybridiqa.commands import app
 from hybridiqa.utils.root import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 THREADS = {"OMP_NUM_THREADS": "2"}
+# After which a page and its clients notice that the other has left: 15 seconds where nothing is said.
+HEARTBEAT = {"GRADIO_HEARTBEAT_INTERVAL": "0.2"}
 # Without the network that a browser looks for by itself.
 BROWSER_OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 BROWSER_OPTIONS += ("--disable-background-networking", "--disable-component-update")
@@ -52,11 +55,11 @@ class Page:
 
 @contextmanager
 def page_server(folder: Path, *arguments: object, environment: dict[str, str] | None = None) -> Iterator[Page]:
-    """A page that `app.py` serves while the block lasts; its log is `folder/page.log`."""
+    """Let `app.py` serve a page while the block lasts; its log is `folder/page.log`."""
     need("gradio")
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
-    ours = THREADS | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "scratch")}
+    ours = THREADS | HEARTBEAT | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "scratch")}
     with open(folder / "page.log", "w") as log:
         process = subprocess.Popen(
             command,
@@ -78,8 +81,32 @@ def page_server(folder: Path, *arguments: object, environment: dict[str, str] | 
 
 
 @contextmanager
+def page_in_process(
+    folder: Path, *arguments: object, seconds_between_sweeps: float = app.SECONDS_BETWEEN_SWEEPS
+) -> Iterator[str]:
+    """Serve the page from threads of this process while the block lasts; yield its address.
+
+    It is what `app.py` serves; no libraries are loaded anew.
+    """
+    need("gradio")
+    (folder / "scratch").mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (HEARTBEAT | {"GRADIO_ANALYTICS_ENABLED": "False"}).items():
+            patch.setenv(name, value)
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "scratch"))
+        with app.open_server_folder() as server_folder:
+            patch.setenv("GRADIO_TEMP_DIR", str(server_folder))
+            args = app.parse_arguments(list(map(str, arguments)))
+            page, address = app.launch(args, server_folder, seconds_between_sweeps)
+            try:
+                yield address
+            finally:
+                page.close(verbose=False)
+
+
+@contextmanager
 def open_browser() -> Iterator:
-    """A headless browser, as Playwright drives it."""
+    """Open a headless browser, as Playwright drives it."""
     need("gradio", "playwright")
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:

@@ -10,8 +10,8 @@ from factories import make_picture, write_zip
 from trials.nasty_inputs import encode
 
 from hybridiqa.webapp.model_pool import SharedModels
-from hybridiqa.webapp.pending_uploads import Storage, Uploads
-from hybridiqa.webapp.session import Visit
+from hybridiqa.webapp.pending_uploads import PendingUploads, Storage
+from hybridiqa.webapp.session import Session
 from hybridiqa.webapp.uploads import Limits
 
 PICTURES = [encode("PNG", make_picture(seed=seed)) for seed in range(5)]
@@ -19,30 +19,30 @@ NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 FIVE = list(zip(NAMES, PICTURES, strict=True))
 
 
-def make_visit(folder: Path, models: SharedModels, limits: Limits | None = None, **options) -> Visit:
-    """A visit whose uploads wait beside its folder."""
-    uploads = Uploads(folder.parent / "uploads", Storage(2**30), 2**30)
-    return Visit(folder, models, limits or Limits(), uploads, **options)
+def make_session(folder: Path, models: SharedModels, limits: Limits | None = None, **options) -> Session:
+    """A session whose uploads wait beside its folder."""
+    uploads = PendingUploads(folder.parent / "uploads", Storage(2**30), 2**30)
+    return Session(folder, models, limits or Limits(), uploads, **options)
 
 
-def bring(visit: Visit, files: Sequence[tuple[str, bytes]]) -> Visit:
+def bring(session: Session, files: Sequence[tuple[str, bytes]]) -> Session:
     """Upload files of these names and contents."""
-    paths = upload(visit.uploads, *(data for _, data in files))
-    visit.add_files([(path, name) for path, (name, _) in zip(paths, files, strict=True)])
-    return visit
+    paths = upload(session.uploads.pending, *(data for _, data in files))
+    session.uploads.add_files([(path, name) for path, (name, _) in zip(paths, files, strict=True)])
+    return session
 
 
-def score_all(visit: Visit) -> Visit:
-    list(visit.score())
-    assert not visit.unscored()
-    return visit
+def score_all(session: Session) -> Session:
+    list(session.scores.run())
+    assert not session.scores.list_unscored()
+    return session
 
 
 def zip_of(*entries: tuple[str, bytes]) -> bytes:
     return write_zip(io.BytesIO(), *entries).getvalue()
 
 
-def upload(uploads: Uploads, *contents: bytes) -> list[Path]:
+def upload(uploads: PendingUploads, *contents: bytes) -> list[Path]:
     """What arrives at the server, each in a folder of its own."""
     paths = []
     for data in contents:

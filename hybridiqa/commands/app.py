@@ -1,10 +1,10 @@
-"""The page: drop pictures in a browser, see their scores, sort, compare, label and download them.
+"""Page in the browser: drop images, see their scores, sort, compare, label and download them.
 
     pip install gradio==6.31.0 -r requirements.txt && python app.py
     python app.py --model DIR_OR_REPO --labels my-labels --device cuda --dtype bf16
 
-On one's own machine, folders of it can be named, and labelled pictures are copied to --labels. Where others reach the
-page (--host, or as a Hugging Face Space), they see neither this machine's folders nor each other's pictures, and all
+On one's own machine, folders of it can be named, and labelled images are copied to --labels. Where others reach the
+page (--host, or as a Hugging Face Space), they see neither this machine's folders nor each other's images, and all
 that they bring is deleted after they leave. Nothing is sent anywhere.
 """
 
@@ -21,36 +21,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, see score.py
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
-
-from hybridiqa.inference.engine import DTYPES_OF_ENGINES, dtype_named
 from hybridiqa.utils.cli import exit_status
 from hybridiqa.utils.libraries import first_line, import_optional, silence_libraries
 from hybridiqa.utils.root import ROOT
 from hybridiqa.webapp.allowed_hosts import is_loopback, names_of_server
 from hybridiqa.webapp.labelling import LabelFolder
-from hybridiqa.webapp.model_pool import SharedModels
-from hybridiqa.webapp.pending_uploads import Storage, Uploads
-from hybridiqa.webapp.session import Visit
-from hybridiqa.webapp.session_store import Visitors
+from hybridiqa.webapp.pending_uploads import PendingUploads, Storage
 from hybridiqa.webapp.uploads import Limits
 
-SECONDS_BETWEEN_SWEEPS = 20
+if TYPE_CHECKING:  # these load torch and gradio, which takes seconds
+    import gradio as gr
+
+    from hybridiqa.webapp.session import Session
+    from hybridiqa.webapp.session_store import SessionStore
+
+SECONDS_BETWEEN_SWEEPS = 20.0
 FOLDER_PREFIX = "hybridiqa-page-"  # of the folder of one server
 LOCK_NAME = "in-use.lock"  # in it, held while that server runs
 MB = 2**20
-
-
-def sweep(visitors: Visitors, uploads: Uploads) -> None:
-    """Delete what visitors have left, for ever."""
-    while True:
-        time.sleep(SECONDS_BETWEEN_SWEEPS)
-        visitors.expire()
-        uploads.expire()
 
 
 def remove_abandoned_folders(parent: Path) -> None:
@@ -67,8 +59,8 @@ def remove_abandoned_folders(parent: Path) -> None:
 
 
 @contextmanager
-def folder_of_server() -> Iterator[Path]:
-    """A folder for all that visitors bring, which ends with the program; those of killed ones are removed first."""
+def open_server_folder() -> Iterator[Path]:
+    """Make a folder for all uploads, which ends with the program; those of killed ones are removed first."""
     parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).resolve()
     parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned_folders(parent)
@@ -78,6 +70,8 @@ def folder_of_server() -> Iterator[Path]:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    from hybridiqa.inference.engine import DTYPES_OF_ENGINES, dtype_named
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ROOT), help="folder or Hub id (default: the embedded checkpoint)")
     parser.add_argument("--model_revision", help="of a Hub checkpoint: branch, tag or commit")
@@ -95,11 +89,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="default 127.0.0.1")
     parser.add_argument("--port", type=int, help="default: the first that is free from 7860 on")
-    parser.add_argument("--max_files", type=int, default=Limits.max_files, help="pictures a visitor (default 2000)")
+    parser.add_argument("--max_files", type=int, default=Limits.max_files, help="images of one session (default 2000)")
     parser.add_argument("--max_file_mb", type=int, default=256, help="of one uploaded file, a zip, too (default 256)")
-    parser.add_argument("--max_mb", type=int, default=2048, help="that one visitor uploads (default 2048)")
-    parser.add_argument("--max_total_mb", type=int, help="of all visitors together (default: four times --max_mb)")
-    parser.add_argument("--max_visitors", type=int, default=1000, help="at a time (default 1000)")
+    parser.add_argument("--max_mb", type=int, default=2048, help="that one session uploads (default 2048)")
+    parser.add_argument("--max_total_mb", type=int, help="of all sessions together (default: four times --max_mb)")
+    parser.add_argument("--max_visitors", type=int, default=1000, help="sessions at a time (default 1000)")
     parser.add_argument(
         "--allowed_hosts",
         nargs="+",
@@ -113,12 +107,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def make_visitors(args: argparse.Namespace, is_local: bool, folder: Path, uploads: Uploads) -> Visitors:
-    """The visitors' room, below `folder`, with the model that scores.
+def make_store(args: argparse.Namespace, is_local: bool, folder: Path, pending: PendingUploads) -> SessionStore:
+    """Return the sessions, below `folder`, with the model that scores.
 
     Raises:
         ValueError: the model, the device or the folder of labels cannot be used.
     """
+    from hybridiqa.webapp.model_pool import SharedModels
+    from hybridiqa.webapp.session import Session
+    from hybridiqa.webapp.session_store import SessionStore
+
     models = SharedModels(
         args.model,
         are_paths_allowed=is_local,
@@ -131,54 +129,67 @@ def make_visitors(args: argparse.Namespace, is_local: bool, folder: Path, upload
     limits = Limits(args.max_files, args.max_mb * MB)
     labels = LabelFolder(args.labels) if is_local else None
 
-    def make_visit(new: Path) -> Visit:
-        return Visit(new, models, limits, uploads, labels, is_hosted=not is_local)
+    def make_session(new: Path) -> Session:
+        return Session(new, models, limits, pending, labels, is_hosted=not is_local)
 
-    return Visitors(folder / "visitors", make_visit, 60 * args.keep_minutes, args.max_visitors)
+    return SessionStore(folder / "visitors", make_session, 60 * args.keep_minutes, args.max_visitors)
 
 
-def serve(args: argparse.Namespace, folder: Path) -> None:
-    """Show the page until the program is stopped; what visitors bring lies below `folder`.
+def sweep(page: gr.Blocks, store: SessionStore, pending: PendingUploads, seconds: float) -> None:
+    """Delete what sessions have left, every few seconds while the page is served."""
+    while page.is_running:
+        time.sleep(seconds)
+        store.expire()
+        pending.expire()
+
+
+def launch(
+    args: argparse.Namespace, folder: Path, seconds_between_sweeps: float = SECONDS_BETWEEN_SWEEPS
+) -> tuple[gr.Blocks, str]:
+    """Serve the page from other threads; return it, and its address. What is uploaded lies below `folder`.
 
     Raises:
         ValueError: something asked for cannot be used, gradio is missing, or the port is taken.
     """
     import_optional("gradio", "pip install gradio==6.31.0")
     from hybridiqa.webapp.page import Page, page_options
-    from hybridiqa.webapp.routes import accept_uploads_alone, keep_uploads_apart, middleware, routes
+    from hybridiqa.webapp.routes import accept_uploads_alone, keep_uploads_apart, make_middleware, make_routes
 
     names = names_of_server(args.host, args.allowed_hosts)
     is_local = is_loopback(args.host) and "SPACE_ID" not in os.environ
     storage = Storage((args.max_total_mb or 4 * args.max_mb) * MB)
-    uploads = Uploads(folder / "uploads", storage, args.max_mb * MB)
-    visitors = make_visitors(args, is_local, folder, uploads)
-    threading.Thread(target=sweep, args=(visitors, uploads), daemon=True).start()
-    page = Page(visitors, is_local).build()
-    accept_uploads_alone(page, uploads)
+    pending = PendingUploads(folder / "uploads", storage, args.max_mb * MB)
+    store = make_store(args, is_local, folder, pending)
+    page = Page(store, is_local).build()
+    accept_uploads_alone(page, pending)
     try:
         _, address, _ = page.launch(
             server_name=args.host,
             server_port=args.port,
             max_file_size=args.max_file_mb * MB,
-            app_kwargs={"middleware": middleware(names, uploads), "routes": routes(visitors)},
+            app_kwargs={"middleware": make_middleware(names, pending), "routes": make_routes(store)},
             **page_options(),
         )
     except OSError as error:
         raise ValueError(f"cannot serve the page: {first_line(error)}") from error
-    keep_uploads_apart(page, uploads)
-    print(f"the page is at {address}", flush=True)
-    page.block_thread()
+    keep_uploads_apart(page, pending)
+    threading.Thread(target=sweep, args=(page, store, pending, seconds_between_sweeps), daemon=True).start()
+    return page, address
 
 
 def run(args: argparse.Namespace) -> None:
-    """Serve the page, with a folder of its own for all that is uploaded, which ends with this program."""
-    with folder_of_server() as folder:
+    """Serve the page until the program is stopped, with a folder of its own for all that is uploaded."""
+    silence_libraries()
+    with open_server_folder() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
-        serve(args, folder)
+        page, address = launch(args, folder)
+        print(f"the page is at {address}", flush=True)
+        page.block_thread()
 
 
 def main(argv: list[str] | None = None) -> int:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded, see score.py
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is
     args = parse_arguments(argv)
-    silence_libraries()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted then, too
     return exit_status("app.py", lambda: run(args))

@@ -15,7 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 # Of ASGI, the way in which Python's servers call what they serve.
-Message = Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]

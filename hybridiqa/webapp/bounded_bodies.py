@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from hybridiqa.webapp.allowed_hosts import App, Message, Receive, Scope, Send, answer_plainly
-from hybridiqa.webapp.pending_uploads import BusyError, Uploads
+from hybridiqa.webapp.pending_uploads import BusyError, PendingUploads
 
 MAX_BODY_BYTES = 16 * 2**20  # of a request that is no upload; 10,000 uploads can be named in that
 UPLOAD_PATH = "/gradio_api/upload"
@@ -32,12 +32,12 @@ class RequestFolder(os.PathLike):
 class BoundedBodies:
     """Middleware that bounds what requests bring: uploads by the room that is left, other bodies by 16 MB.
 
-    Bytes are counted as they arrive. Of an upload that fails nothing is left; what arrived waits in `uploads` before
+    Bytes are counted as they arrive. Of an upload that fails nothing is left; what arrived waits in `pending` before
     the answer names it.
     """
 
-    def __init__(self, app: App, uploads: Uploads):
-        self.app, self.uploads = app, uploads
+    def __init__(self, app: App, pending: PendingUploads):
+        self.app, self.pending = app, pending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -69,14 +69,14 @@ class BoundedBodies:
 
     async def _answer_upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = int(dict(scope["headers"]).get(b"content-length", 0))  # a number, as the server has checked
-        self.uploads.reserve(declared)  # refused before it is sent, where there is no room
-        self.uploads.release(declared)
-        folder, num_reserved = self.uploads.new_folder(), 0
+        self.pending.reserve(declared)  # refused before it is sent, where there is no room
+        self.pending.release(declared)
+        folder, num_reserved = self.pending.new_folder(), 0
         messages: list[Message] = []  # of the answer
 
         def count(more: int) -> None:
             nonlocal num_reserved
-            self.uploads.reserve(more)
+            self.pending.reserve(more)
             num_reserved += more
 
         async def keep(message: Message) -> None:
@@ -85,11 +85,11 @@ class BoundedBodies:
         token = _request_folder.set(folder)
         try:
             await self.app(scope, _counted(receive, count), keep)
-            num_reserved -= self.uploads.add_all(_paths_in(messages))
+            num_reserved -= self.pending.add_all(_paths_in(messages))
         finally:
             _request_folder.reset(token)
-            self.uploads.release(num_reserved)  # all but what waits now: the rest were headers, or it failed
-            self.uploads.remove_strays(folder)
+            self.pending.release(num_reserved)  # all but what waits now: the rest were headers, or it failed
+            self.pending.remove_strays(folder)
         for message in messages:
             await send(message)
 

@@ -1,9 +1,9 @@
-"""Putting pictures into the folders of a scored dataset by hand, one at a time: copies, which can be taken back.
+"""Labels given by hand, one image at a time: copies in the folders of a scored dataset, which can be taken back.
 
     labels/Artifact/3/a.png ... labels/Perfect/5/b.png, labels/8/c.png, labels/9/d.png
 
-`prepare_dataset.py` reads such a folder as it is. What was decided stands in a hidden file of it, by the pictures'
-content, so that labelling goes on where it was, whatever the pictures are called or where they lie.
+`prepare_dataset.py` reads such a folder as it is. What was decided stands in a hidden file of it, by the images'
+content, so that labelling goes on where it was, whatever the images are called or where they lie.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SKIPPED = "skip"
 CHOICES = (*LABEL_BINS, SKIPPED)
 RECORD_NAME = ".hybridiqa-labels.jsonl"
 LOCK_NAME = ".hybridiqa-labels.lock"
-LOCK_WAIT = 10.0  # seconds; another page holds it while it copies one picture
+LOCK_WAIT = 10.0  # seconds; another page holds it while it copies one image
 NUM_SHOWN_BYTES = 80  # of a damaged line
 MAX_NAME_BYTES = 200  # of a copy, so that a number and a suffix fit besides
 ORDERS = ("random", "spread")
@@ -43,18 +43,20 @@ logger = logging.getLogger(__name__)
 
 
 def score_of_bin(name: str) -> float:
-    """What a bin of `LABEL_BINS` counts as, on the 1-9 scale."""
-    return score_and_bin(f"{name}/picture")[0]
+    """Return what a bin of `LABEL_BINS` counts as, on the 1-9 scale."""
+    if name not in LABEL_BINS or (found := score_and_bin(f"{name}/image")) is None:
+        raise ValueError(f"a bin must be one of {', '.join(LABEL_BINS)}, got {name!r}")
+    return found[0]
 
 
 @dataclass(frozen=True)
 class Label:
-    """What was decided of one picture.
+    """A decision about one image.
 
     Args:
-        content_hash: of the picture's bytes.
+        content_hash: of the image's bytes.
         choice: one of `CHOICES`.
-        file: the copy, relative to the folder; none for a picture that was skipped.
+        file: the copy, relative to the folder; none for an image that was skipped.
     """
 
     content_hash: str
@@ -90,7 +92,7 @@ def _parse_line(line: bytes) -> tuple[Label, bool]:
 
 
 class LabelRecord:
-    """The file that says what was decided, one JSON line a label or an undo; lines are added and never changed.
+    """File that says what was decided, one JSON line a label or an undo; lines are added and never changed.
 
     A line that is no label costs that line: it is told once, left as it is, and the others are used.
     """
@@ -180,7 +182,7 @@ def _apply(labels: dict[Label, None], label: Label, is_undone: bool) -> None:
 
 
 class LabelFolder:
-    """A folder of labelled pictures. It appears with the first label; what lies there already stays as it is.
+    """A folder of labelled images. It appears with the first label; what lies there already stays as it is.
 
     Several of them, in one process or in many, can work on one folder: each sees what the others decide.
 
@@ -196,7 +198,7 @@ class LabelFolder:
         self.lock = threading.RLock()
         self.record = LabelRecord(self.folder / RECORD_NAME)
         if os.path.lexists(self.folder) and not self.folder.is_dir():
-            raise ValueError(f"labelled pictures go into a folder, got the file {as_text(self.folder)}")
+            raise ValueError(f"labelled images go into a folder, got the file {as_text(self.folder)}")
         # What undo may take back: what stood there before and what is decided here, not what others decide meanwhile.
         self._ours: set[Label] = set(self.record.labels())
 
@@ -206,7 +208,7 @@ class LabelFolder:
 
     @property
     def history(self) -> list[Label]:
-        """What was decided and not taken back, in its order; a copy that somebody has removed does not count."""
+        """Decisions that were not taken back, in their order; a copy that somebody has removed does not count."""
         with self.lock:
             return [label for label in self.record.labels() if self._is_there(label)]
 
@@ -239,20 +241,20 @@ class LabelFolder:
             finally:
                 lock.release()
 
-    def label_of(self, digest: str) -> Label | None:
-        """What was decided of the picture of this content."""
+    def find_label(self, digest: str) -> Label | None:
+        """Return what was decided of the image of this content."""
         return next((label for label in self.history if label.content_hash == digest), None)
 
     def choose(self, path: Path, name: str, choice: str) -> Label:
-        """Copy a picture into a bin, or skip it. A name that is taken gets a number; nothing is overwritten.
+        """Copy an image into a bin, or skip it. A name that is taken gets a number; nothing is overwritten.
 
         Args:
-            path: of the picture.
+            path: of the image.
             name: what the copy is called; folders in it are left out.
             choice: one of `CHOICES`.
 
         Raises:
-            ValueError: another choice, a picture that has a label already, or one that cannot be copied.
+            ValueError: another choice, an image that has a label already, or one that cannot be copied.
         """
         if choice not in CHOICES:
             raise ValueError(f"a label must be one of {', '.join(CHOICES)}, got {choice!r}")
@@ -261,7 +263,7 @@ class LabelFolder:
         except OSError as error:
             raise ValueError(f"cannot label {name}: {error.strerror or error}") from error
         with self._locked(f"label {name}"):
-            if (label := self.label_of(digest)) is not None:
+            if (label := self.find_label(digest)) is not None:
                 raise ValueError(f"{name} is labelled already: {label.choice}")
             file = None if choice == SKIPPED else self._copy(path, name, choice, digest)
             label = Label(digest, choice, file)
@@ -275,7 +277,7 @@ class LabelFolder:
             return label
 
     def _put_down(self, label: Label) -> None:
-        """Add to the record; what stood there of the picture, or of a file of this name, lost its copy by hand."""
+        """Add to the record; what stood there of the image, or of a file of this name, lost its copy by hand."""
         for old in self.record.labels():
             if old.content_hash == label.content_hash or (label.file is not None and old.file == label.file):
                 self.record.add(old, is_undone=True)
@@ -284,7 +286,9 @@ class LabelFolder:
     def _copy(self, path: Path, name: str, choice: str, digest: str) -> str:
         bin_dir = self.folder / choice
         bin_dir.mkdir(parents=True, exist_ok=True)
-        for file_name in _candidates(PurePosixPath(name.replace("\\", "/")).name):
+        candidates = _candidates(PurePosixPath(name.replace("\\", "/")).name)
+        while True:
+            file_name = next(candidates)
             target = bin_dir / file_name
             if os.path.lexists(target):
                 continue
@@ -312,15 +316,14 @@ class LabelFolder:
                 label = self._last_of_ours()
                 if label is None:
                     return None
-                if label.file is not None:
-                    self._remove_copy(label)
+                self._remove_copy(label)
                 self.record.add(label, is_undone=True)
                 self._ours.discard(label)
                 return label
 
     def _remove_copy(self, label: Label) -> None:
-        path = self.folder / label.file
-        if not os.path.lexists(path):
+        """Remove the copy that a label made. Raises ValueError where it is no longer what it was."""
+        if label.file is None or not os.path.lexists(path := self.folder / label.file):
             return
         if os.path.realpath(path.parent) != os.path.join(os.path.realpath(self.folder), *label.choice.split("/")):
             raise ValueError(f"{label.file} lies behind a link that leads out of its bin; it stays")
@@ -328,17 +331,17 @@ class LabelFolder:
             raise ValueError(f"{label.file} was changed since it was labelled; it stays")
         path.unlink()
 
-    def counts(self) -> Counter[str]:
-        """How many pictures got each choice."""
+    def count_choices(self) -> Counter[str]:
+        """Count the images that got each choice."""
         return Counter(label.choice for label in self.history)
 
-    def files(self) -> list[Path]:
-        """The copies."""
+    def list_copies(self) -> list[Path]:
+        """Return the copies."""
         return [self.folder / label.file for label in self.history if label.file is not None]
 
 
-def _candidates(name: str) -> Iterable[str]:
-    """The name, then with numbers; never hidden, never too long."""
+def _candidates(name: str) -> Iterator[str]:
+    """Yield the name, then the name with numbers, without end; never hidden, never too long."""
     path = PurePosixPath(name.lstrip(".") or "picture")
     stem, suffix = (path.stem, path.suffix) if has_image_suffix(path) else (path.name, "")
     while len(os.fsencode(stem + suffix)) > MAX_NAME_BYTES:
@@ -348,13 +351,13 @@ def _candidates(name: str) -> Iterable[str]:
         yield f"{stem}_{number}{suffix}"
 
 
-def in_order(digests: Iterable[str], order: str, spreads: dict[str, float], seed: int = 0) -> list[str]:
-    """The contents in the order in which they are to be labelled, which does not depend on what is labelled already.
+def sort_for_labelling(digests: Iterable[str], order: str, score_stds: dict[str, float], seed: int = 0) -> list[str]:
+    """Sort contents into the order in which they are to be labelled, which does not depend on what is labelled already.
 
     Args:
-        digests: of the pictures' contents.
-        order: "random", or "spread": those first whose patches' scores differ most; unknown spreads last.
-        spreads: of a picture's patch scores, by content.
+        digests: of the images' contents.
+        order: "random", or "spread": those first whose patches' scores differ most; unknown ones last.
+        score_stds: of an image's patch scores, by content.
         seed: of the random order.
 
     Raises:
@@ -368,4 +371,4 @@ def in_order(digests: Iterable[str], order: str, spreads: dict[str, float], seed
 
     if order == "random":
         return sorted(digests, key=draw)
-    return sorted(digests, key=lambda digest: (-spreads.get(digest, -1.0), draw(digest)))
+    return sorted(digests, key=lambda digest: (-score_stds.get(digest, -1.0), draw(digest)))

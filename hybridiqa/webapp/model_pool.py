@@ -1,4 +1,4 @@
-"""Models that many visitors of a page share: each loaded once, and a few pictures in hand at any time."""
+"""Models that the sessions of a page share: each loaded once, and a few images being scored at any time."""
 
 from __future__ import annotations
 
@@ -6,29 +6,49 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from PIL import Image
-
-from hybridiqa.inference.decoding import decode_image
+from hybridiqa.inference.decoding import DecodedImage
 from hybridiqa.inference.engine import Engine, load_engine
 from hybridiqa.inference.scoring import PatchChoice, ScoredSource, score_decoded, scorer_name
 from hybridiqa.models import hub_code
+from hybridiqa.scores.gallery import encode_thumbnail
+from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.utils.files import hash_of, what_is_no_file
 from hybridiqa.utils.hub import HUB_ID
 from hybridiqa.utils.root import ROOT
+from hybridiqa.webapp.uploads import UploadedImage
 
-NUM_HANDS = 2  # threads that score: one decodes a picture while the other's is in the network
-NUM_AHEAD = 2  # pictures that each visitor may have waiting for a hand, so that all get their turn
+NUM_THREADS = 2  # that score: one decodes an image while the other's is in the network
+NUM_AHEAD = 2  # images that each session may have waiting for a thread, so that all get their turn
 MAX_NAME_LENGTH = 200  # so that every file system and the Hub can be asked for it
 MAX_OTHER_MODELS = 2  # kept besides the default
 MAX_LOADS = 2  # models that are being loaded at a time
+THUMBNAIL_SIZE = 384  # pixels of the longer side; a page shows about 190, and phones have finer pixels
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class DecodedUpload(DecodedImage):
+    """An image that was read once, for all that the page does with it.
+
+    Args:
+        thumbnail: WebP; none where the image cannot be read.
+    """
+
+    thumbnail: bytes | None = None
+
+    def failed(self, reason: str) -> DecodedUpload:
+        """Return the same as an image that gets no score."""
+        return DecodedUpload(self.index, replace(self.row, error=reason))
 
 
 class SharedModel:
-    """A model that scores one picture at a time, for whoever asks.
+    """A model that scores one image at a time, for whoever asks.
 
     Args:
         name: what the user calls it.
@@ -37,28 +57,33 @@ class SharedModel:
 
     def __init__(self, name: str, engine: Engine):
         self.name, self.engine = name, engine
-        self.scorer = scorer_name(engine, PatchChoice())
+        self.image_processor: Any = engine.image_processor  # of the Hub files, whose class is loaded while we run
+        self.scorer_id = scorer_name(engine, PatchChoice())
+        low, high = engine.config.score_range
+        self.score_range: tuple[float, float] = (low, high)  # of the scale that the scores are meant to be on
         self.lock = threading.Lock()
 
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """(low, high) of the scale that the scores are meant to be on."""
-        return tuple(self.engine.config.score_range)
+    def decode(self, upload: UploadedImage) -> DecodedUpload:
+        """Read an image: its patches and its thumbnail. What cannot be read becomes a row with the reason."""
+        row, data = ScoreRow(upload.name), b""
+        if reason := what_is_no_file(upload.path):
+            return DecodedUpload(0, replace(row, error=reason))
+        try:
+            data = hub_code.read_file(upload.path)
+            # A linked image may have been changed since it was added; hash and pixels are of the same bytes.
+            row = replace(row, content_hash=hash_of(data) if upload.is_linked else upload.content_hash)
+            pixels = hub_code.load_image(data)
+            row = replace(row, width=pixels.width, height=pixels.height)
+            thumbnail = encode_thumbnail(pixels, THUMBNAIL_SIZE)
+            return DecodedUpload(0, row, self.image_processor.extract_patches(pixels).numpy(), thumbnail)
+        except Exception as error:  # whatever one file does, the others go on
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            return DecodedUpload(0, replace(row, error=reason.removeprefix(f"cannot read {len(data)} bytes: ")))
 
-    def score(self, name: str, path: Path, on_picture: Callable[[Image.Image], None]) -> ScoredSource:
-        """What a picture gets: its row, called `name`, and its patches' scores.
-
-        Args:
-            on_picture: is given the picture, upright RGB, once it is decoded.
-        """
-
-        def extract_patches(picture: Image.Image):
-            on_picture(picture)
-            return self.engine.image_processor.extract_patches(picture)
-
-        decoded = decode_image(0, name, path, extract_patches, known=())
+    def score(self, decoded: DecodedUpload) -> ScoredSource:
+        """Return what an image gets: its row and its patches' scores."""
         with self.lock:
-            [result] = score_decoded(self.engine, self.scorer, [decoded], known=None)
+            [result] = score_decoded(self.engine, self.scorer_id, [decoded], known=None)
         quantiles = self.engine.config.score_quantiles
         if result.row.score is None or not quantiles:
             return result
@@ -66,12 +91,12 @@ class SharedModel:
         return replace(result, row=replace(result.row, percentile=percentile))
 
     def patch_boxes(self, width: int, height: int) -> list[tuple[float, float, float, float]]:
-        """(left, top, right, bottom) of the patches that are scored, in pixels of a picture of these dimensions."""
-        return self.engine.image_processor.patch_boxes(width, height)
+        """Return (left, top, right, bottom) of the patches that are scored, in pixels of an image of these sizes."""
+        return self.image_processor.patch_boxes(width, height)
 
 
 class SharedModels:
-    """The default model and a few others, and the hands that score with them.
+    """The default model and a few others, and the threads that score with them.
 
     Args:
         default: folder or Hub id; it is loaded at once.
@@ -94,16 +119,16 @@ class SharedModels:
         **default_options: Any,
     ):
         self.are_paths_allowed, self.is_code_allowed = are_paths_allowed, is_code_allowed
-        self.options = {"device": device, "dtype": dtype}
+        self.device, self.dtype = device, dtype
         title = "the embedded checkpoint" if default == str(ROOT) else default
-        self.default = SharedModel(title, load_engine(default, **self.options, **default_options))
+        self.default = SharedModel(title, load_engine(default, device=device, dtype=dtype, **default_options))
         self.others: OrderedDict[tuple[str, str | None], SharedModel] = OrderedDict()  # the last used is the last
         self.lock = threading.Lock()
         self.loads = threading.Semaphore(MAX_LOADS)
-        self.hands = ThreadPoolExecutor(NUM_HANDS, thread_name_prefix="scoring")
+        self.executor = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="scoring")
 
     def load(self, name: str, revision: str | None = None, trust_remote_code: bool = False) -> SharedModel:
-        """A model by its folder or Hub id; the default for an empty name. What is loaded already is not loaded again.
+        """Return a model by its folder or Hub id; the default for an empty name. None is loaded twice.
 
         Raises:
             hybridiqa.models.loading.UntrustedCodeError: the checkpoint brings code, which the user has not trusted.
@@ -129,7 +154,13 @@ class SharedModels:
         with self.loads:  # scoring goes on, and so does whoever wants a model that is there
             model = self.others.get(key)
             if model is None:
-                engine = load_engine(name, revision=revision, trust_remote_code=trust_remote_code, **self.options)
+                engine = load_engine(
+                    name,
+                    device=self.device,
+                    dtype=self.dtype,
+                    revision=revision,
+                    trust_remote_code=trust_remote_code,
+                )
                 model = SharedModel(f"{name} @ {revision}" if revision else name, engine)
         with self.lock:
             self.others[key] = model
@@ -138,19 +169,19 @@ class SharedModels:
                 self.others.popitem(last=False)
         return model
 
-    def score_all(self, tasks: Iterable[Callable[[], Any]]) -> Iterator[Any]:
-        """Do the tasks, each of which scores one picture; what they return, in their order.
+    def run_all(self, tasks: Iterable[Callable[[], Result]]) -> Iterator[Result]:
+        """Do the tasks, each of which scores one image; yield what they return, in their order.
 
-        Two of them are waiting or being done at any time, so that the tasks of others come in between.
+        Two of them are waiting or being done at any time, so that the tasks of other sessions come in between.
         """
-        tasks, waiting = iter(tasks), []
+        left = iter(tasks)
+        waiting: list[Future[Result]] = []
         try:
             while True:
-                waiting += [self.hands.submit(task) for task in islice(tasks, NUM_AHEAD - len(waiting))]
+                waiting += [self.executor.submit(task) for task in islice(left, NUM_AHEAD - len(waiting))]
                 if not waiting:
                     return
-                first: Future = waiting.pop(0)
-                yield first.result()
+                yield waiting.pop(0).result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -1,6 +1,7 @@
 """The page in Gradio: its components, what happens at a click, and the same functions for programs.
 
-All that a visitor has is in a `Visit`; the methods here find it by the session and show what became of it.
+All that a user has is in a `Session`; the methods here find it by the tab and show what became of it. A method that
+changes several components returns what each of them gets by component; the others stay as they are.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.data_classes import ListFiles
 
 from hybridiqa.models.loading import UntrustedCodeError
-from hybridiqa.scores.score_file import best_first
 from hybridiqa.utils.files import has_image_suffix, path_of
-from hybridiqa.webapp.api import SCORING_SLOTS, add_api, uploads_with_names, with_errors
+from hybridiqa.webapp.api import SCORING_SLOTS, ScoringSlots, add_api, name_uploads, with_errors
 from hybridiqa.webapp.fragments import (
-    choose_label,
     compare_html,
     detail_html,
     failures_html,
@@ -28,8 +29,31 @@ from hybridiqa.webapp.fragments import (
     status_html,
     url_of,
 )
-from hybridiqa.webapp.session import NUM_SHOWN, Filter, Visit
-from hybridiqa.webapp.session_store import Visitors
+from hybridiqa.webapp.session import NUM_SHOWN, Filter, Session
+from hybridiqa.webapp.session_store import SessionStore
+
+Updates = dict[Block, Any]
+
+
+class Private(TypedDict):
+    """Options of a listener that no program calls; what they call is in `api`."""
+
+    api_visibility: Literal["private"]
+
+
+class Quiet(Private):
+    """Options of a listener that waits for nothing and shows no progress."""
+
+    queue: bool
+    show_progress: Literal["hidden"]
+
+
+class Scoring(Private, ScoringSlots):
+    """Options of a listener that scores."""
+
+    show_progress: Literal["hidden"]
+    trigger_mode: Literal["multiple"]
+
 
 HERE = Path(__file__).parent
 SECONDS_BETWEEN_VIEWS = 0.7  # while scores arrive
@@ -53,9 +77,9 @@ THEME = gr.themes.Base(
     input_placeholder_color="*neutral_500",
     input_placeholder_color_dark="*neutral_400",
 )
-PRIVATE = {"api_visibility": "private"}  # what programs call is in page_api.py
-QUIETLY = {**PRIVATE, "queue": False, "show_progress": "hidden"}
-SCORING = {**PRIVATE, "show_progress": "hidden", "trigger_mode": "multiple", **SCORING_SLOTS}
+PRIVATE = Private(api_visibility="private")
+QUIETLY = Quiet(**PRIVATE, queue=False, show_progress="hidden")
+SCORING = Scoring(**PRIVATE, **SCORING_SLOTS, show_progress="hidden", trigger_mode="multiple")
 shown_errors = partial(with_errors, is_html=True)
 INTRODUCTION = """# hybridIQA
 How good does a picture look, on a scale of 1 to 9? Drop some to sort them, compare them, or label them to teach a model
@@ -66,164 +90,184 @@ first: <{address}>"""
 HOSTED = "What you upload is for you alone, and is deleted after you leave."
 
 
-def _with_names(payload: ListFiles | None) -> list[tuple[Path, str]]:
-    """What was uploaded, each file with its name at its owner's."""
-    return uploads_with_names(file.model_dump() for file in payload or [])
+def _name_uploads(payload: ListFiles | None) -> list[tuple[Path, str]]:
+    """Return what was uploaded, each file with its name at its owner's."""
+    return name_uploads(payload or [])
 
 
-def _pictures_with_names(payload: ListFiles | None) -> list[tuple[Path, str]]:
-    """Of an uploaded folder, where all kinds of files lie, the pictures and zips."""
-    return [(path, name) for path, name in _with_names(payload) if has_image_suffix(name) or name.endswith(".zip")]
+def _name_images(payload: ListFiles | None) -> list[tuple[Path, str]]:
+    """Return, of an uploaded folder, where all kinds of files lie, the images and zips."""
+    return [(path, name) for path, name in _name_uploads(payload) if has_image_suffix(name) or name.endswith(".zip")]
 
 
 class Page:
-    """The page of all visitors.
+    """The page of all sessions.
 
     Args:
-        visitors: all that they have.
-        is_local: the visitor owns this machine: folders of it may be named, and code from the Hub be trusted.
+        store: all that they have.
+        is_local: the user owns this machine: folders of it may be named, and code from the Hub be trusted.
     """
 
-    def __init__(self, visitors: Visitors, is_local: bool):
-        self.visitors, self.is_local = visitors, is_local
+    def __init__(self, store: SessionStore, is_local: bool):
+        self.store, self.is_local = store, is_local
 
     # what is shown
 
-    def _visit(self, request: gr.Request) -> Visit:
-        return self.visitors.of(request.session_hash)
+    def _session(self, request: gr.Request) -> Session:
+        return self.store.find_session(request.session_hash)
 
-    def _gallery(self, visit: Visit) -> str:
-        return gallery_html(visit, visit.num_shown)
+    def _view(self, session: Session, with_choices: bool = False) -> Updates:
+        """Show how far the scoring is, and the gallery.
 
-    def _view(self, visit: Visit) -> list:
-        """For all of `self.view` but its last: how far the scoring is, and the gallery."""
-        is_running, num_left = visit.scoring.locked(), len(visit.unscored())
-        return [
-            status_html(visit),
-            failures_html(visit),
-            self._gallery(visit),
-            gr.update(visible=is_running),
-            gr.update(visible=num_left > 0 and not is_running, value=f"Score the {num_left} that are left"),
-        ]
-
-    @staticmethod
-    def _names(visit: Visit) -> list[tuple[str, str]]:
-        """What can be compared, as it is shown and as it is called."""
-        return [(visit.picture(row.path).short_name, row.path) for row in best_first(visit.rows())]
+        Args:
+            with_choices: what can be compared is offered anew, too.
+        """
+        now = session.snapshot()
+        view: Updates = {
+            self.status: status_html(now),
+            self.failures: failures_html(now),
+            self.gallery: gallery_html(session, now),
+            self.cancel: gr.update(visible=now.is_running),
+            self.go_on: gr.update(
+                visible=now.num_left > 0 and not now.is_running, value=f"Score the {now.num_left} that are left"
+            ),
+        }
+        if with_choices:  # as they are shown and as they are called
+            names = [(session.uploads.images[row.path].short_name, row.path) for row in now.scored]
+            view[self.compared] = gr.update(choices=names)
+        return view
 
     # what happens on the page
 
-    def _open(self, key: str | None, order: str, request: gr.Request) -> list:
-        key = self.visitors.open(request.session_hash, key)
-        visit = self._visit(request)
-        low, high = visit.model.score_range
-        lowest = low if visit.filter.lowest_score is None else visit.filter.lowest_score
-        sliders = [gr.update(minimum=low, maximum=high, value=lowest), visit.filter.lowest_percentile]
-        view = [*self._view(visit), gr.update(choices=self._names(visit), value=[])]
-        return [key, *sliders, *view, label_html(visit, order), self._model_line(visit)]
+    def _open(self, key: str | None, order: str, request: gr.Request) -> Updates:
+        key = self.store.open(request.session_hash, key)
+        session = self._session(request)
+        low, high = session.scores.model.score_range
+        lowest = low if session.filter.lowest_score is None else session.filter.lowest_score
+        view = self._view(session, with_choices=True)
+        view[self.compared]["value"] = []
+        return {
+            **view,
+            self.key: key,
+            self.score: gr.update(minimum=low, maximum=high, value=lowest),
+            self.percentile: session.filter.lowest_percentile,
+            self.label: label_html(session, order),
+            self.model_line: self._model_line(session),
+        }
 
     def _leave(self, request: gr.Request) -> None:
-        self.visitors.leave(request.session_hash)
+        self.store.leave(request.session_hash or "")
 
-    def _add(self, files: list[tuple[Path, str]], request: gr.Request) -> list:
-        visit = self._visit(request)
-        visit.add_files(files)
-        return [None, *self._view(visit), gr.skip()]
+    def _add(self, files: list[tuple[Path, str]], event: gr.EventData, request: gr.Request) -> Updates:
+        session = self._session(request)
+        session.uploads.add_files(files)
+        emptied: Updates = {} if event.target is None else {event.target: None}
+        return {**self._view(session), **emptied}
 
     def _add_folder(self, folder: str, request: gr.Request) -> None:
-        self._visit(request).add_folder(path_of(folder.strip()).expanduser())
+        self._session(request).uploads.add_folder(path_of(folder.strip()).expanduser())
 
-    def _score(self, request: gr.Request) -> Iterator[list]:
+    def _score(self, request: gr.Request) -> Iterator[Updates]:
         """Score what is not scored yet, showing what has arrived every now and then."""
-        visit = self._visit(request)
+        session = self._session(request)
         shown_at, seconds = 0.0, 0.0
-        for _ in visit.score():
+        for _ in session.scores.run():
             if time.monotonic() - shown_at < max(SECONDS_BETWEEN_VIEWS, 10 * seconds):
                 continue
             started = time.monotonic()
-            yield [*self._view(visit), gr.skip()]
+            yield self._view(session)
             shown_at, seconds = time.monotonic(), time.monotonic() - started
-        yield [*self._view(visit), gr.update(choices=self._names(visit))]
+        yield self._view(session, with_choices=True)
 
     def _stop(self, request: gr.Request) -> None:
-        self._visit(request).stop()
+        self._session(request).scores.stop()
 
-    def _delete(self, order: str, request: gr.Request) -> list:
-        self.visitors.delete(request.session_hash)
+    def _delete(self, order: str, request: gr.Request) -> Updates:
+        self.store.delete(request.session_hash or "")
         return self._open(None, order, request)
 
-    def _filter(self, score: float, percentile: float, request: gr.Request) -> list:
-        visit = self._visit(request)
-        low, _ = visit.model.score_range
-        visit.filter = Filter(score if score > low else None, percentile)
-        return [status_html(visit), self._gallery(visit)]
+    def _filter(self, score: float, percentile: float, request: gr.Request) -> Updates:
+        session = self._session(request)
+        low, _ = session.scores.model.score_range
+        session.filter = Filter(score if score > low else None, percentile)
+        now = session.snapshot()
+        return {self.status: status_html(now), self.gallery: gallery_html(session, now)}
 
-    def _gallery_click(self, event: gr.EventData, request: gr.Request) -> list:
-        visit = self._visit(request)
+    def _gallery_click(self, event: gr.EventData, request: gr.Request) -> Updates:
+        session = self._session(request)
         if event._data.get("more"):
-            visit.num_shown += NUM_SHOWN
-            return [self._gallery(visit), gr.skip()]
-        return [gr.skip(), self._with_mark(detail_html(visit, event._data["name"]))]
+            session.num_shown += NUM_SHOWN
+            return {self.gallery: gallery_html(session, session.snapshot())}
+        return {self.detail: self._with_mark(detail_html(session, event._data["name"]))}
 
     def _detail_click(self, event: gr.EventData, request: gr.Request) -> str:
-        return self._with_mark(detail_html(self._visit(request), event._data["name"]))
+        return self._with_mark(detail_html(self._session(request), event._data["name"]))
 
     @staticmethod
     def _with_mark(html: str) -> str:
-        """The same picture again is another value, so that its dialog opens again."""
+        """Make the same image again another value, so that its dialog opens again."""
         return f"{html}<!-- {secrets.token_hex(4)} -->"
 
     def _compare(self, names: list[str] | None, request: gr.Request) -> str:
-        return compare_html(self._visit(request), names or [])
+        return compare_html(self._session(request), names or [])
 
     def _show_label(self, order: str, request: gr.Request) -> str:
-        return label_html(self._visit(request), order)
+        return label_html(self._session(request), order)
 
     def _label(self, order: str, event: gr.EventData, request: gr.Request) -> str:
-        visit = self._visit(request)
+        session = self._session(request)
         try:
-            message = choose_label(visit, order, event._data["choice"], event._data["picture"])
+            message = session.labels.choose(order, event._data["choice"], event._data["picture"])
         except ValueError as error:
             message = str(error)
-        return self._with_mark(label_html(visit, order, message))
+        return self._with_mark(label_html(session, order, message))
 
-    def _model_line(self, visit: Visit) -> str:
-        return f"Scores are by **{visit.model.name}**, as `{visit.model.scorer}`."
+    def _model_line(self, session: Session) -> str:
+        return f"Scores are by **{session.scores.model.name}**, as `{session.scores.model.scorer_id}`."
 
-    def _load_model(self, name: str, revision: str, request: gr.Request, is_trusted: bool = False) -> list:
+    def _load_model(self, name: str, revision: str, request: gr.Request, is_trusted: bool = False) -> Updates:
         """Score with a model from here on; or ask whether its code is trusted."""
-        visit = self._visit(request)
+        session = self._session(request)
         try:
-            model = visit.models.load(name, revision, is_trusted)
+            model = session.scores.models.load(name, revision, is_trusted)
         except UntrustedCodeError as error:
-            if not visit.models.is_code_allowed:
+            if not session.scores.models.is_code_allowed:
                 raise ValueError(f"{name} brings code of its own, which does not run here") from error
-            question = QUESTION.format(name=name, address=error.address)
-            return [gr.update(visible=True), question, error.commit, *[gr.skip()] * 3]
-        visit.use(model)
+            return {
+                self.question: gr.update(visible=True),
+                self.question_text: QUESTION.format(name=name, address=error.address),
+                self.commit: error.commit,
+            }
+        session.use(model)
         low, high = model.score_range
-        slider = gr.update(minimum=low, maximum=high, value=low)
-        return [gr.update(visible=False), "", "", self._model_line(visit), slider, 0]
+        return {
+            self.question: gr.update(visible=False),
+            self.question_text: "",
+            self.commit: "",
+            self.model_line: self._model_line(session),
+            self.score: gr.update(minimum=low, maximum=high, value=low),
+            self.percentile: 0,
+        }
 
-    def _trust_model(self, name: str, commit: str, request: gr.Request) -> list:
+    def _trust_model(self, name: str, commit: str, request: gr.Request) -> Updates:
         return self._load_model(name, commit, request, is_trusted=True)
 
     def _address(self, path: Path) -> str:
         return f"{url_of(path)}#{secrets.token_hex(4)}"
 
     def _csv(self, request: gr.Request) -> str:
-        return self._address(self._visit(request).write_csv())
+        return self._address(self._session(request).show_csv())
 
     def _kept(self, request: gr.Request) -> str:
-        return self._address(self._visit(request).write_kept())
+        return self._address(self._session(request).show_kept())
 
     def _labelled(self, request: gr.Request) -> str:
-        return self._address(self._visit(request).write_labels())
+        return self._address(self._session(request).show_labelled())
 
     # how it is put together
 
     def build(self) -> gr.Blocks:
-        """The page."""
+        """Return the page."""
         blocks = gr.Blocks(title="hybridIQA", analytics_enabled=False, fill_width=True)
         with blocks:
             self._build_input()
@@ -239,7 +283,7 @@ class Page:
             self._connect_gallery()
             self._connect_label(label_tab)
             self._connect_model()
-            add_api(self.visitors)
+            add_api(self.store)
         return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=8)
 
     def _build_input(self) -> None:
@@ -256,7 +300,8 @@ class Page:
                     max_lines=1,
                 )
         # Gradio would pass the paths alone; of a subclass it would write a stub beside this file.
-        self.files.preprocess, self.folder_upload.preprocess = _with_names, _pictures_with_names
+        self.files.preprocess = _name_uploads  # type: ignore[method-assign, assignment]
+        self.folder_upload.preprocess = _name_images  # type: ignore[method-assign, assignment]
         with gr.Row():
             with gr.Column(scale=4, min_width=240):
                 self.status = gr.HTML(elem_id="status")
@@ -325,9 +370,10 @@ class Page:
         self.delete = gr.Button("Delete all my pictures and scores from this page", size="md", scale=0)
 
     def _connect_input(self, blocks: gr.Blocks) -> None:
-        """What adds pictures, and what shows how they are scored."""
+        """Connect what adds images, and what shows how they are scored."""
+        # Components that a listener may change; Gradio refuses an update of any other.
         self.view = [self.status, self.failures, self.gallery, self.cancel, self.go_on, self.compared]
-        opened = [self.key, self.score, self.percentile, *self.view, self.label, self.model_line]
+        opened = [*self.view, self.key, self.score, self.percentile, self.label, self.model_line]
         blocks.load(self._open, [self.key, self.order], opened, **QUIETLY)
         blocks.unload(self._leave)
         added = [
@@ -376,8 +422,8 @@ class Page:
             loaded.success(self._score, None, self.view, **SCORING)
 
 
-def page_options() -> dict:
-    """What `launch` is given besides where it listens."""
+def page_options() -> dict[str, Any]:
+    """Return what `launch` is given besides where it listens."""
     return {
         "theme": THEME,
         "css": (HERE / "page.css").read_text(encoding="utf-8"),

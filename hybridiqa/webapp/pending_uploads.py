@@ -1,7 +1,8 @@
-"""Uploaded files until a visit takes them: bounded, counted, and nobody else's.
+"""Uploaded files until a session takes them: bounded, counted, and nobody else's.
 
-The server of the page (Gradio) writes an upload to a folder, and a second request names the path. `Uploads` gives each
-request a folder of its own and remembers what was written there, so that no path but that of an upload can be named.
+The server of the page (Gradio) writes an upload to a folder, and a second request names the path. `PendingUploads`
+gives each request a folder of its own and remembers what was written there, so that no path but that of an upload can
+be named.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class BusyError(ValueError):
 
 
 class Storage:
-    """Bytes that all visits of a page and what is uploaded to it may take on the disk together.
+    """Bytes that all sessions of a page and what is uploaded to it may take on the disk together.
 
     Args:
         max_bytes: of all.
@@ -61,13 +62,13 @@ class Upload:
     arrived: float
 
 
-class Uploads:
-    """Uploaded files that no visit has taken yet, each in the folder of its request.
+class PendingUploads:
+    """Uploaded files that no session has taken yet, each in the folder of its request.
 
     Args:
         folder: of all of them; made with the first.
         storage: of the whole page, where they count while they wait.
-        max_waiting_bytes: of all that waits; one visitor's allowance, since nobody has taken it yet.
+        max_waiting_bytes: of all that waits; one session's allowance, since nobody has taken it yet.
     """
 
     def __init__(self, folder: Path, storage: Storage, max_waiting_bytes: int):
@@ -97,7 +98,7 @@ class Uploads:
         return self.folder / secrets.token_hex(16)
 
     def add_all(self, paths: Iterable[Path]) -> int:
-        """Let files wait whose bytes were reserved, each to be taken by its path; their size in all (bytes)."""
+        """Let files wait whose bytes were reserved, each to be taken by its path; return their size in all (bytes)."""
         uploads = {path: Upload(path.lstat().st_size, time.monotonic()) for path in paths}
         self.waiting |= uploads
         return sum(upload.size for upload in uploads.values())
@@ -112,7 +113,7 @@ class Uploads:
         return isinstance(path, str | Path) and Path(path) in self.waiting
 
     def take(self, path: Path, target: Path) -> int:
-        """Move an upload to a free name, on the same disk; its size (bytes).
+        """Move an upload to a free name, on the same disk; return its size (bytes).
 
         Raises:
             ValueError: it is no upload, or no longer there.

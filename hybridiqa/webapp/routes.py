@@ -1,4 +1,4 @@
-"""Routes of the page's server besides Gradio's: files of visits, each by itself, and nothing from a folder as such."""
+"""Routes of the page's server besides Gradio's: files of sessions one by one, and nothing from a folder as such."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from hybridiqa.webapp.allowed_hosts import AllowedHosts
 from hybridiqa.webapp.bounded_bodies import BoundedBodies, RequestFolder
-from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, Uploads
-from hybridiqa.webapp.session_store import Visitors
+from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, PendingUploads
+from hybridiqa.webapp.session_store import SessionStore
 
 SHOWN_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "image/bmp")  # others are saved
 SECONDS_IN_BROWSER = 3600  # for which a browser need not ask for an image again; its pixels never change
@@ -51,13 +51,13 @@ def _closed(request: Request) -> Response:
     return PlainTextResponse("this page does not offer that", 404)
 
 
-def routes(visitors: Visitors) -> list[Route]:
+def make_routes(store: SessionStore) -> list[Route]:
     """Return what is answered before Gradio is asked."""
 
     def show_file(request: Request) -> Response:
-        file = visitors.shown_file(request.path_params["path"])
+        file = store.find_shown_file(request.path_params["path"])
         if file is None:
-            return PlainTextResponse("there is no such picture or file of a visit", 403)
+            return PlainTextResponse("there is no such picture or file of a session", 403)
         media_type = mimetypes.guess_type(file.name)[0]
         if media_type in SHOWN_TYPES:
             headers = HEADERS | {"Cache-Control": f"private, max-age={SECONDS_IN_BROWSER}"}
@@ -69,17 +69,17 @@ def routes(visitors: Visitors) -> list[Route]:
     return [files, *(Route(path, _closed, methods=["GET", "POST"]) for path in CLOSED)]
 
 
-def middleware(names: Iterable[str], uploads: Uploads) -> Sequence[Middleware]:
+def make_middleware(names: Iterable[str], pending: PendingUploads) -> Sequence[Middleware]:
     """Return what every request passes, the outermost first.
 
     Args:
         names: under which the server is asked, see `names_of_server`.
-        uploads: where uploaded files wait.
+        pending: where uploaded files wait.
     """
-    return [Middleware(AllowedHosts, names=names), Middleware(BoundedBodies, uploads=uploads)]
+    return [Middleware(AllowedHosts, names=names), Middleware(BoundedBodies, pending=pending)]
 
 
-def accept_uploads_alone(blocks: gr.Blocks, uploads: Uploads) -> None:
+def accept_uploads_alone(blocks: gr.Blocks, pending: PendingUploads) -> None:
     """Refuse every file that a request names and that was not uploaded, before Gradio fetches or opens it.
 
     Gradio itself accepts any address of the web, which it downloads, and, of a file that does not say that it is one,
@@ -88,7 +88,7 @@ def accept_uploads_alone(blocks: gr.Blocks, uploads: Uploads) -> None:
     preprocess_data = blocks.preprocess_data
 
     def check(file: dict) -> dict:
-        if not uploads.is_waiting(file["path"]):
+        if not pending.is_waiting(file["path"]):
             raise gr.Error(NOT_UPLOADED, print_exception=False)
         return file
 
@@ -96,9 +96,10 @@ def accept_uploads_alone(blocks: gr.Blocks, uploads: Uploads) -> None:
         client_utils.traverse(inputs, check, client_utils.is_file_obj)
         return await preprocess_data(block_fn, inputs, *args, **kwargs)
 
-    blocks.preprocess_data = preprocess_checked
+    blocks.preprocess_data = preprocess_checked  # type: ignore[method-assign]  # Gradio has no hook for this
 
 
-def keep_uploads_apart(blocks: gr.Blocks, uploads: Uploads) -> None:
+def keep_uploads_apart(blocks: gr.Blocks, pending: PendingUploads) -> None:
     """Let a page that was launched write each upload to the folder of its request."""
-    blocks.app.uploaded_file_dir = RequestFolder(Path(uploads.folder, "none"))
+    # Gradio only opens it, so that any path will do, not a `str` alone.
+    blocks.app.uploaded_file_dir = RequestFolder(Path(pending.folder, "none"))  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What a visitor of a page brings: pictures, zips and folders, taken in within limits, each refusal with its reason."""
+"""Uploaded files of a session, with the names that their owner gives them: images, zips and folders, within limits."""
 
 from __future__ import annotations
 
@@ -13,39 +13,76 @@ from pathlib import Path, PurePosixPath
 
 from hybridiqa.scores.score_file import ScoreRow
 from hybridiqa.utils.files import as_text, content_hash, extract_zip, has_image_suffix, walk_files
-from hybridiqa.webapp.pending_uploads import BusyError, Uploads
+from hybridiqa.webapp.pending_uploads import BusyError, PendingUploads
 
-MAX_NAME_LENGTH = 1000  # letters of what a visitor calls a file, folders included
+MAX_NAME_LENGTH = 1000  # letters of what somebody calls a file, folders included
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor may bring.
+    """Bounds on what one session holds.
 
     Args:
-        max_files: pictures.
-        max_bytes: of all pictures that were uploaded.
+        max_files: images.
+        max_bytes: of all images that were uploaded.
     """
 
     max_files: int = 2000
     max_bytes: int = 2 * 2**30
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A file that a visitor brought.
+class SessionFolder:
+    """The files of one session, and which of them its browser or program may fetch.
 
     Args:
-        name: unique among the visitor's; of a folder on this machine the whole path.
-        path: where its bytes lie, which nobody changes.
+        path: of the folder, for this session alone.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.shown: set[Path] = set()  # files that may be fetched
+        self.is_removed = False  # no file is made any more
+
+    def place(self, *names: str) -> Path:
+        """Return a path in this folder, whose own folder is there.
+
+        Raises:
+            ValueError: the session was deleted.
+        """
+        if self.is_removed:
+            raise ValueError("these pictures were deleted")
+        path = self.path.joinpath(*names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def show(self, path: Path) -> Path:
+        """Return the file, which may be fetched from here on."""
+        self.shown.add(path)
+        return path
+
+    def remove(self) -> None:
+        """Delete the folder for ever; what its links lead to stays."""
+        self.is_removed = True
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class UploadedImage:
+    """A file that was uploaded, or one of a folder of this machine.
+
+    Args:
+        name: unique in the session; of a folder on this machine the whole path.
+        path: where its bytes lie.
         content_hash: of its bytes; nobody else is told.
         id: what the page calls it; says nothing about it.
+        is_linked: its owner may change its bytes, which nobody can where they were uploaded.
     """
 
     name: str
     path: Path
     content_hash: str
     id: str
+    is_linked: bool = False
 
     @property
     def short_name(self) -> str:
@@ -53,62 +90,49 @@ class Picture:
         return PurePosixPath(self.name).name
 
 
-class Intake:
-    """Takes in pictures; equal ones once.
+class Uploads:
+    """The images of a session, equal ones once, and what was refused.
 
     Args:
-        folder: for this visitor alone; it is made with the first picture.
+        folder: where uploaded files are moved to.
         limits: of what is uploaded.
-        uploads: the only place from which files are taken away; folders of this machine are only looked at.
+        pending: the only place from which files are taken away; folders of this machine are only looked at.
     """
 
-    def __init__(self, folder: Path, limits: Limits, uploads: Uploads):
-        self.folder, self.limits, self.uploads = folder, limits, uploads
-        self.pictures: dict[str, Picture] = {}  # by name
-        self.by_content: dict[str, Picture] = {}
-        self.by_id: dict[str, Picture] = {}
-        self.refused: list[ScoreRow] = []  # what was not taken in, and why
+    def __init__(self, folder: SessionFolder, limits: Limits, pending: PendingUploads):
+        self.folder, self.limits, self.pending = folder, limits, pending
+        self.images: dict[str, UploadedImage] = {}  # by name
+        self.by_content: dict[str, UploadedImage] = {}
+        self.by_id: dict[str, UploadedImage] = {}
+        self.refused: list[ScoreRow] = []  # what was not accepted, and why
         self.num_bytes = 0  # uploaded
-        self.is_over = False  # nothing is taken in any more
-        self.intake = threading.Lock()  # held while something is taken in
-
-    def place(self, *names: str) -> Path:
-        """Return a path in this visit's folder, whose own folder is there.
-
-        Raises:
-            ValueError: the visit was deleted.
-        """
-        if self.is_over:
-            raise ValueError("these pictures were deleted")
-        path = self.folder.joinpath(*names)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        self.lock = threading.Lock()  # held while something is added
 
     def add_files(self, files: Sequence[tuple[Path, str]]) -> None:
-        """Take in uploads, each with the name that its owner gives it; zips are unpacked.
+        """Add uploads, each with the name that its owner gives it; zips are unpacked.
 
         What is refused stands in `refused`, with the reason. An upload is gone afterwards in any case.
         """
         first_names: dict[Path, str] = {}  # equal files of one name that come together are one upload
         for path, name in files:
             first_names.setdefault(path, name)
-        with self.intake:
+        with self.lock:
             for path, name in first_names.items():
                 self._add_upload(path, name)
 
     def add_folder(self, folder: Path) -> None:
-        """Take in the pictures of a folder of this machine, by links: they are neither copied nor counted in bytes.
+        """Add the images of a folder of this machine, by links: they are neither copied nor counted in bytes.
 
         Raises:
-            ValueError: not a folder, or one without pictures.
+            ValueError: not a folder, or one without images.
         """
         if not folder.is_dir():
             raise ValueError(f"there is no folder {as_text(folder)}")
         paths = [path for path in walk_files(folder) if has_image_suffix(path)]
         if not paths:
             raise ValueError(f"no pictures in the folder {as_text(folder)}")
-        with self.intake:
-            room = self.limits.max_files - len(self.pictures)
+        with self.lock:
+            room = self.limits.max_files - len(self.images)
             if len(paths) > room:
                 reason = f"{len(paths) - room} of its {len(paths)} pictures are left out"
                 self._refuse(as_text(folder), f"{reason}: at most {self.limits.max_files} are accepted at a time")
@@ -120,14 +144,14 @@ class Intake:
             self.refused.append(ScoreRow(name, error=reason))
 
     def _add_upload(self, path: Path, name: str) -> None:
-        """Take in one upload, by way of a name of its own in this visit's folder."""
+        """Add one upload, by way of a name of its own in the session's folder."""
         if len(name) > MAX_NAME_LENGTH:
             return self._refuse(
                 name[:MAX_NAME_LENGTH], f"a name has at most {MAX_NAME_LENGTH} letters, got {len(name)}"
             )
-        taken = self.folder / "taken" / secrets.token_hex(16)
+        taken = self.folder.path / "taken" / secrets.token_hex(16)
         try:
-            self.uploads.take(path, taken)
+            self.pending.take(path, taken)
         except ValueError as error:
             return self._refuse(name, str(error))
         try:
@@ -139,8 +163,8 @@ class Intake:
             taken.unlink(missing_ok=True)
 
     def _add_zip(self, path: Path, name: str) -> None:
-        unpacked = self.folder / "unpacked"
-        room = max(1, min(self.limits.max_bytes - self.num_bytes, self.uploads.storage.room))
+        unpacked = self.folder.path / "unpacked"
+        room = max(1, min(self.limits.max_bytes - self.num_bytes, self.pending.storage.room))
         try:
             extract_zip(path, unpacked, room, max(0, 2 * self.limits.max_files))
             files = walk_files(unpacked)
@@ -157,10 +181,10 @@ class Intake:
             shutil.rmtree(unpacked, ignore_errors=True)
 
     def _add(self, path: Path, name: str, is_linked: bool = False) -> None:
-        """Take in one file of this visit's folder by moving it, or one that stays where it is by a link to it."""
-        if self.is_over:
+        """Add one file of the session's folder by moving it, or one that stays where it is by a link to it."""
+        if self.folder.is_removed:
             return self._refuse(name, "these pictures were deleted meanwhile")
-        if len(self.pictures) >= self.limits.max_files:
+        if len(self.images) >= self.limits.max_files:
             return self._refuse(name, f"at most {self.limits.max_files} pictures are accepted at a time")
         try:
             size = 0 if is_linked else path.stat().st_size
@@ -169,12 +193,12 @@ class Intake:
             return self._refuse(name, error.strerror or str(error))
         if self.num_bytes + size > self.limits.max_bytes:
             return self._refuse(name, f"at most {self.limits.max_bytes // 2**20} MB are accepted in all")
-        if digest in self.by_content:  # this very picture is there
+        if digest in self.by_content:  # this very image is there
             return None
-        suffix, name_here = PurePosixPath(name).suffix.lower(), secrets.token_hex(16)
-        target = self.place("pictures", name_here + (suffix if has_image_suffix(name) else ""))
+        suffix, image_id = PurePosixPath(name).suffix.lower(), secrets.token_hex(16)
+        target = self.folder.place("pictures", image_id + (suffix if has_image_suffix(name) else ""))
         try:
-            self.uploads.storage.reserve(size)
+            self.pending.storage.reserve(size)
         except BusyError as error:
             return self._refuse(name, str(error))
         self.num_bytes += size
@@ -182,26 +206,25 @@ class Intake:
             _link(path, target) if is_linked else path.replace(target)
         except OSError as error:
             return self._refuse(name, error.strerror or str(error))
-        picture = Picture(free_name(name, self.pictures), target, digest, name_here)
-        self.pictures[picture.name] = self.by_content[digest] = self.by_id[picture.id] = picture
+        image = UploadedImage(free_name(name, self.images), target, digest, image_id, is_linked)
+        self.images[image.name] = self.by_content[digest] = self.by_id[image.id] = image
 
     def remove(self) -> None:
-        """Delete what this visit put into its own folder; pictures that were linked stay where they are."""
-        with self.intake:
-            self.is_over = True
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.uploads.storage.release(self.num_bytes)
+        """Delete all files of the session; images that were linked stay where they are."""
+        with self.lock:
+            self.folder.remove()
+            self.pending.storage.release(self.num_bytes)
             self.num_bytes = 0
 
-    def picture(self, name: str) -> Picture:
-        """The picture of that name. Raises ValueError where there is none."""
-        if name not in self.pictures:
+    def find_image(self, name: str) -> UploadedImage:
+        """Return the image of that name. Raises ValueError where there is none."""
+        if name not in self.images:
             raise ValueError(f"there is no picture {name!r} here")
-        return self.pictures[name]
+        return self.images[name]
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """The name, with a number where it is taken."""
+    """Return the name, with a number where it is taken."""
     if name not in taken:
         return name
     folder, _, short = name.rpartition("/")

@@ -1,12 +1,11 @@
-"""What programs call on the page, through the real client; and what the page refuses, whoever asks."""
+"""Functions of the page for programs, through the real client; and what the page refuses, whoever asks."""
 
 import http.client
 import io
 import json
+import os
 import re
-import shutil
 import struct
-import subprocess
 import sys
 import time
 import urllib.error
@@ -14,14 +13,17 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from documents import blocks
 from factories import make_picture
-from page_server import need, page_server
+from page_server import need, page_in_process, page_server
 from trials import page_clients
 
+from hybridiqa.commands import app
+from hybridiqa.commands import score as score_command
 from hybridiqa.models.loading import load_model
 from hybridiqa.scores.score_file import read_scores
 from hybridiqa.utils.root import ROOT
@@ -37,9 +39,9 @@ def page(tmp_path_factory, tiny_checkpoint):
         yield served.address, folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_client(page):
-    """Makes clients, each a visitor of its own."""
+    """Makes clients, each with a session of its own."""
     from gradio_client import Client
 
     clients = []
@@ -49,8 +51,8 @@ def make_client(page):
         return clients[-1]
 
     yield make
-    for client in clients:
-        client.close()
+    with ThreadPoolExecutor(10) as pool:  # each waits a second for a thread of its own
+        list(pool.map(Client.close, clients))
 
 
 def files(*paths: Path) -> list:
@@ -70,16 +72,14 @@ def error_of(client, *paths: Path) -> str:
     return row["error"]
 
 
-def test_the_example_of_the_readme_runs(tmp_path):
-    need("gradio")
+def test_the_example_of_the_readme_runs(embedded_page, monkeypatch, capsys):
     [example] = [code for code in blocks("python") if "gradio_client" in code]
-    with page_server(tmp_path) as page:
-        code = example.replace("http://127.0.0.1:7860", page.address)
-        assert page.address in code
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    first, *_ = done.stdout.splitlines()
-    assert re.match(r"portrait_clean.png 6\.23\d+ 2\.2\d+ good", first), done.stdout
+    code = example.replace("http://127.0.0.1:7860", embedded_page)
+    assert embedded_page in code
+    monkeypatch.chdir(ROOT)
+    exec(code, {})
+    output = capsys.readouterr().out
+    assert any(re.match(r"portrait_clean.png 6\.23\d+ 2\.2\d+ good", line) for line in output.splitlines()), output
 
 
 def test_a_client_scores_compares_filters_labels_and_downloads(make_client, tiny_checkpoint, tmp_path):
@@ -130,7 +130,7 @@ def test_wrong_use_is_one_clear_error(make_client, tmp_path):
             client.predict(*arguments, api_name=name)
 
 
-def test_visitors_do_not_see_each_other(make_client, tmp_path):
+def test_sessions_do_not_see_each_other(make_client, tmp_path):
     make_picture(80, 72).save(tmp_path / "mine.png")
     mine, theirs = make_client(), make_client()
     score(mine, tmp_path / "mine.png")
@@ -204,34 +204,56 @@ def test_500_mb_are_refused_by_the_client_and_by_the_server(make_client, page, t
     assert not [path for path in page[1].rglob("*") if path.is_file() and path.stat().st_size > 2**28]
 
 
-def test_twenty_clients_at_once_get_the_scores_of_the_command_line(tiny_checkpoint, capsys):
+def test_twenty_clients_at_once_get_the_scores_of_the_command_line(page, tiny_checkpoint, tmp_path):
+    paths = page_clients.make_images(tmp_path / "images", 60, side=80)
+    shares = [paths[index::20] for index in range(20)]
+    answers, _ = page_clients.score_by_clients(page[0], shares)
+    options = ["--model", tiny_checkpoint, "--num_workers", "0", "--output", str(tmp_path / "scores.csv")]
+    assert score_command.main([str(tmp_path / "images"), *options]) == 0
+    expected = {Path(row.path).name: row.score for row in read_scores(tmp_path / "scores.csv")}
+    assert len(expected) == 60 and page_clients.count_wrong(answers, shares, expected) == 0
+
+
+@pytest.mark.slow
+def test_the_trial_of_many_clients_compares_them_with_the_script(tiny_checkpoint, capsys):
     need("gradio")
     arguments = ["--num_clients", "20", "--num_images", "60", "--side", "80", "--model", tiny_checkpoint]
     assert page_clients.main(arguments) == 0
     assert "20 clients, 60 images of 80 px: 0 wrong answers" in capsys.readouterr().out
 
 
-def run_app(*arguments: str, before: str = "pass") -> subprocess.CompletedProcess:
-    code = f"import sys; {before}; import app; sys.exit(app.main({list(arguments)}))"
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def run_app(monkeypatch, tmp_path, capsys):
+    """Runs `app.py` in this process; gives its status and what it printed."""
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # which are put back afterwards
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = app.main(list(arguments))
+        return status, *capsys.readouterr()
+
+    return run
 
 
-def test_without_gradio_it_says_how_to_install_it():
-    done = run_app(before="sys.modules['gradio'] = None")
-    assert done.returncode == 2 and done.stdout == ""
-    assert re.fullmatch(r"app.py: this needs gradio: pip install gradio==[\d.]+ \(.*\)\n", done.stderr)
+def test_without_gradio_it_says_how_to_install_it(run_app, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    status, output, error = run_app()
+    assert status == 2 and output == ""
+    assert re.fullmatch(r"app.py: error: this needs gradio: pip install gradio==[\d.]+ \(.*\)\n", error)
 
 
-def test_what_cannot_be_served_is_one_line_and_status_2(page, tmp_path):
+def test_what_cannot_be_served_is_one_line_and_status_2(page, run_app, tiny_checkpoint, tmp_path):
     (tmp_path / "labels").write_text("a file")
     port = page[0].rstrip("/").rpartition(":")[2]
     for arguments, reason in (
         (["--model", str(tmp_path)], "cannot load"),
-        (["--labels", str(tmp_path / "labels")], "labelled pictures go into a folder, got the file"),
-        (["--port", port], "cannot serve the page: "),
+        (["--model", tiny_checkpoint, "--labels", str(tmp_path / "labels")], "labelled images go into a folder, got "),
+        (["--model", tiny_checkpoint, "--port", port], "cannot serve the page: "),
     ):
-        done = run_app(*arguments)
-        assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"app.py: {reason}"), done.stderr
+        status, _, error = run_app(*arguments)
+        assert status == 2 and error.splitlines()[-1].startswith(f"app.py: error: {reason}"), error
 
 
 def test_a_hosted_page_has_no_way_to_the_folders_of_its_machine():
@@ -383,25 +405,26 @@ def test_the_whole_page_has_bounds_and_a_killed_one_leaves_nothing_for_long(tiny
         served.process.wait()
     assert folder.exists()
     (held / "hybridiqa-page-of-somebody").mkdir()  # without a lock: not known to be one of ours
-    with page_server(tmp_path, "--model", tiny_checkpoint) as served:
+    with page_in_process(tmp_path, "--model", tiny_checkpoint) as address:
         assert not folder.exists() and (held / "hybridiqa-page-of-somebody").exists()
-        with page_server(tmp_path, "--model", tiny_checkpoint):
-            assert run(served.address, "scores", [])[0] == 200 and len(list(held.iterdir())) == 3
+        with page_in_process(tmp_path, "--model", tiny_checkpoint):
+            assert run(address, "scores", [])[0] == 200 and len(list(held.iterdir())) == 3
+    assert [path.name for path in held.iterdir()] == ["hybridiqa-page-of-somebody"]
 
 
-def test_a_visit_ends_with_its_client(tiny_checkpoint, tmp_path):
+def test_a_session_ends_with_its_client(tiny_checkpoint, tmp_path):
     need("gradio")
     from gradio_client import Client
 
     make_picture(80, 72).save(tmp_path / "a.png")
-    with page_server(tmp_path, "--model", tiny_checkpoint, "--keep_minutes", 0.001) as served:
-        client = Client(served.address, verbose=False)
+    options = ["--model", tiny_checkpoint, "--keep_minutes", 0.001]
+    with page_in_process(tmp_path, *options, seconds_between_sweeps=0.05) as address:
+        client = Client(address, verbose=False)
         score(client, tmp_path / "a.png")
         held = tmp_path / "scratch"
         assert list(held.rglob("*.png"))
         client.close()
-        deadline = time.monotonic() + 90  # the page looks every 20 s
+        deadline = time.monotonic() + 90
         while list(held.rglob("*.png")) and time.monotonic() < deadline:
-            time.sleep(0.5)
+            time.sleep(0.05)
         assert not list(held.rglob("*.png"))
-    shutil.rmtree(held)

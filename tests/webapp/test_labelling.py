@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from page_sessions import FIVE, NAMES, bring, make_visit, score_all
+from page_sessions import FIVE, NAMES, bring, make_session, score_all
 from PIL import Image
 
 from hybridiqa.data.folders import read_hybrid_folder
@@ -29,8 +29,8 @@ from hybridiqa.webapp.labelling import (
     RECORD_NAME,
     SKIPPED,
     LabelFolder,
-    in_order,
     score_of_bin,
+    sort_for_labelling,
 )
 from hybridiqa.webapp.model_pool import SharedModels
 
@@ -80,7 +80,7 @@ def test_a_label_is_a_copy_and_the_picture_stays_as_it_was(labels, pictures):
     after = pictures[0].stat()
     assert (after.st_ino, after.st_mtime_ns, after.st_nlink) == (before.st_ino, before.st_mtime_ns, 1)
     assert files_in(labels.folder) == ["Artifact/3/beach.png"]
-    assert labels.files() == [copy] and labels.label_of(label.content_hash) == label
+    assert labels.list_copies() == [copy] and labels.find_label(label.content_hash) == label
 
 
 def test_the_copy_of_a_linked_picture_is_a_file_of_its_own(labels, pictures, tmp_path):
@@ -149,7 +149,7 @@ def test_a_picture_is_labelled_once_whatever_it_is_called(labels, pictures):
 def test_a_picture_that_cannot_be_read_gets_no_label(labels, tmp_path):
     with pytest.raises(ValueError, match=r"cannot label gone.png: No such file"):
         labels.choose(tmp_path / "gone.png", "gone.png", "8")
-    assert not labels.history and not labels.counts()
+    assert not labels.history and not labels.count_choices()
 
 
 def test_a_file_is_no_folder_of_labels(pictures):
@@ -159,7 +159,7 @@ def test_a_file_is_no_folder_of_labels(pictures):
 
 def test_undo_takes_back_one_label_after_the_other(labels, pictures):
     made = [labels.choose(path, path.name, choice) for path, choice in zip(pictures, ("8", SKIPPED, "9"), strict=False)]
-    assert labels.counts() == {"8": 1, "9": 1, SKIPPED: 1}
+    assert labels.count_choices() == {"8": 1, "9": 1, SKIPPED: 1}
     assert [labels.undo(), labels.undo()] == [made[2], made[1]]
     assert files_in(labels.folder) == ["8/00.png"] and reopened(labels).history == made[:1]
     again = labels.choose(pictures[2], "02.png", "Artifact/1")  # what was taken back can be labelled anew
@@ -174,7 +174,7 @@ def test_a_copy_that_was_changed_since_is_not_removed_by_undo(labels, pictures):
     with pytest.raises(ValueError, match=r"8/a\.png was changed since it was labelled; it stays"):
         labels.undo()
     assert (labels.folder / "8/a.png").read_bytes() == b"painted over"
-    assert labels.counts() == reopened(labels).counts() == {"8": 1}
+    assert labels.count_choices() == reopened(labels).count_choices() == {"8": 1}
 
 
 def test_labelling_goes_on_where_it_was(labels, pictures):
@@ -182,12 +182,12 @@ def test_labelling_goes_on_where_it_was(labels, pictures):
         labels.choose(path, path.name, choice)
     labels.undo()
     later = reopened(labels)
-    assert later.history == labels.history and later.counts() == {"Artifact/1": 1, SKIPPED: 1}
+    assert later.history == labels.history and later.count_choices() == {"Artifact/1": 1, SKIPPED: 1}
     with pytest.raises(ValueError, match="labelled already: Artifact/1"):
         later.choose(pictures[0], "a.png", "9")
     later.choose(pictures[2], "02.png", "8")
     assert later.undo().choice == "8" and later.undo().choice == SKIPPED
-    assert reopened(labels).counts() == {"Artifact/1": 1}
+    assert reopened(labels).count_choices() == {"Artifact/1": 1}
 
 
 def test_a_last_line_that_was_torn_hinders_neither_reading_nor_the_next_label(labels, pictures):
@@ -195,9 +195,9 @@ def test_a_last_line_that_was_torn_hinders_neither_reading_nor_the_next_label(la
     with open(labels.record_path, "ab") as file:
         file.write(labels.record_path.read_bytes()[:30])
     later = reopened(labels)
-    assert later.counts() == {"8": 1}
+    assert later.count_choices() == {"8": 1}
     later.choose(pictures[1], "b.png", "9")
-    assert later.counts() == {"8": 1, "9": 1} and files_in(labels.folder) == ["8/a.png", "9/b.png"]
+    assert later.count_choices() == {"8": 1, "9": 1} and files_in(labels.folder) == ["8/a.png", "9/b.png"]
     assert reopened(labels).history == later.history
 
 
@@ -234,9 +234,9 @@ def test_a_damaged_line_costs_that_line_is_told_once_and_stays(labels, pictures,
     rest = labels.record_path.read_bytes().removeprefix(whole)
     labels.record_path.write_bytes(whole + line + b"\n" + rest)
     later = reopened(labels)
-    assert later.counts() == labels.counts() == {"8": 1, "9": 1}
+    assert later.count_choices() == labels.count_choices() == {"8": 1, "9": 1}
     later.choose(pictures[2], "c.png", "Artifact/1")
-    assert later.undo().choice == "Artifact/1" and later.undo().choice == "9" and later.counts() == {"8": 1}
+    assert later.undo().choice == "Artifact/1" and later.undo().choice == "9" and later.count_choices() == {"8": 1}
     assert labels.record_path.read_bytes().startswith(whole + line + b"\n" + rest)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2 and all("line 2 of " in text and "is damaged" in text for text in told)  # once a page
@@ -262,7 +262,9 @@ def test_undo_does_not_follow_a_bin_that_is_a_link(labels, pictures, tmp_path):
     labels.choose(pictures[0], "a.png", "8")
     with pytest.raises(ValueError, match=r"8/a.png lies behind a link that leads out of its bin; it stays"):
         labels.undo()
-    assert (tmp_path / "elsewhere/a.png").read_bytes() == pictures[0].read_bytes() and labels.counts() == {"8": 1}
+    assert (tmp_path / "elsewhere/a.png").read_bytes() == pictures[0].read_bytes() and labels.count_choices() == {
+        "8": 1
+    }
 
 
 def test_a_folder_of_labels_that_is_a_link_is_labelled_into_and_undone(pictures, tmp_path):
@@ -277,12 +279,14 @@ def test_a_folder_of_labels_that_is_a_link_is_labelled_into_and_undone(pictures,
 def test_two_pages_see_each_others_labels_and_put_no_picture_into_two_bins(labels, pictures):
     other = reopened(labels)
     first = labels.choose(pictures[0], "a.png", "8")
-    assert other.history == [first] and other.counts() == {"8": 1} and other.label_of(first.content_hash) == first
+    assert (
+        other.history == [first] and other.count_choices() == {"8": 1} and other.find_label(first.content_hash) == first
+    )
     with pytest.raises(ValueError, match=r"again\.png is labelled already: 8"):
         other.choose(pictures[0], "again.png", "9")
     second = other.choose(pictures[1], "a.png", "8")
     assert second.file == "8/a_2.png" and labels.history == [first, second]
-    assert labels.files() == other.files() and files_in(labels.folder) == ["8/a.png", "8/a_2.png"]
+    assert labels.list_copies() == other.list_copies() and files_in(labels.folder) == ["8/a.png", "8/a_2.png"]
 
 
 def test_undo_takes_back_a_pages_own_labels_and_leaves_those_of_another(labels, pictures):
@@ -305,7 +309,7 @@ def test_the_record_of_two_older_pages_that_labelled_one_picture_is_read(labels)
     (labels.folder / "9/a.png").write_bytes(b"")
     lines = [{"content_hash": hash_of(b""), "choice": choice, "file": f"{choice}/a.png"} for choice in "89"]
     labels.record_path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0] | {"undone": True}]))
-    assert labels.counts() == {"9": 1} and reopened(labels).undo().file == "9/a.png" and not labels.history
+    assert labels.count_choices() == {"9": 1} and reopened(labels).undo().file == "9/a.png" and not labels.history
 
 
 LABEL_ALL = """
@@ -392,7 +396,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(labels, pictures):
     try:
         with pytest.raises(ValueError, match=r"cannot label b.png: .*labels cannot be written to: Permission denied"):
             labels.choose(pictures[1], "b.png", "9")
-        assert reopened(labels).counts() == {"8": 1}
+        assert reopened(labels).count_choices() == {"8": 1}
     finally:
         labels.folder.chmod(0o755)
 
@@ -431,9 +435,9 @@ def test_a_whole_line_without_its_end_counts_and_the_next_label_keeps_it(labels,
     labels.choose(pictures[0], "a.png", "8")
     labels.record_path.write_bytes(labels.record_path.read_bytes().rstrip(b"\n"))  # as some editors do
     later = reopened(labels)
-    assert later.counts() == {"8": 1}
+    assert later.count_choices() == {"8": 1}
     later.choose(pictures[1], "b.png", "9")
-    assert reopened(labels).counts() == labels.counts() == {"8": 1, "9": 1}
+    assert reopened(labels).count_choices() == labels.count_choices() == {"8": 1, "9": 1}
 
 
 def test_a_record_that_is_removed_while_a_page_runs_begins_anew(labels, pictures):
@@ -442,7 +446,7 @@ def test_a_record_that_is_removed_while_a_page_runs_begins_anew(labels, pictures
     assert not labels.history and labels.undo() is None
     assert labels.choose(pictures[1], "b.png", "9").file == "9/b.png"
     shutil.rmtree(labels.folder)
-    assert not labels.counts() and labels.choose(pictures[1], "b.png", "8").file == "8/b.png"
+    assert not labels.count_choices() and labels.choose(pictures[1], "b.png", "8").file == "8/b.png"
 
 
 def test_a_record_that_is_no_file_is_one_line(labels):
@@ -463,12 +467,12 @@ def test_a_copy_that_was_removed_by_hand_no_longer_counts(labels, pictures):
         labels.choose(path, path.name, choice)
     (labels.folder / "8/00.png").unlink()
     later = reopened(labels)
-    assert later.counts() == {"9": 1} and later.label_of(content_hash(pictures[0])) is None
+    assert later.count_choices() == {"9": 1} and later.find_label(content_hash(pictures[0])) is None
     later.choose(pictures[0], "00.png", "Perfect/2")
-    assert reopened(labels).counts() == {"9": 1, "Perfect/2": 1}
+    assert reopened(labels).count_choices() == {"9": 1, "Perfect/2": 1}
     (labels.folder / "Perfect/2/00.png").unlink()
     reopened(labels).choose(pictures[0], "00.png", "Perfect/2")  # the same once more
-    assert reopened(labels).counts() == {"9": 1, "Perfect/2": 1}
+    assert reopened(labels).count_choices() == {"9": 1, "Perfect/2": 1}
 
 
 def test_a_copy_that_was_removed_by_hand_can_be_taken_back(labels, pictures):
@@ -507,49 +511,51 @@ def test_a_labelled_folder_goes_through_the_door_of_datasets(labels, pictures, t
 
 
 def test_the_random_order_is_one_for_all_times_and_for_every_subset():
-    order = in_order(DIGESTS, "random", {})
+    order = sort_for_labelling(DIGESTS, "random", {})
     assert sorted(order) == sorted(DIGESTS) and order not in (DIGESTS, sorted(DIGESTS))
-    assert in_order(reversed(DIGESTS), "random", {DIGESTS[0]: 9.0}) == order
+    assert sort_for_labelling(reversed(DIGESTS), "random", {DIGESTS[0]: 9.0}) == order
     some = set(DIGESTS[::3])
-    assert in_order(some, "random", {}) == [digest for digest in order if digest in some]
-    assert in_order(DIGESTS, "random", {}, seed=1) != order
+    assert sort_for_labelling(some, "random", {}) == [digest for digest in order if digest in some]
+    assert sort_for_labelling(DIGESTS, "random", {}, seed=1) != order
 
 
-def test_the_order_by_spread_has_the_largest_first_and_unknown_ones_last():
-    spreads = {DIGESTS[0]: 0.2, DIGESTS[1]: 0.0, DIGESTS[2]: 1.5, DIGESTS[3]: 0.2}
-    order = in_order(DIGESTS, "spread", spreads)
+def test_the_order_by_score_std_has_the_largest_first_and_unknown_ones_last():
+    score_stds = {DIGESTS[0]: 0.2, DIGESTS[1]: 0.0, DIGESTS[2]: 1.5, DIGESTS[3]: 0.2}
+    order = sort_for_labelling(DIGESTS, "spread", score_stds)
     assert order[0] == DIGESTS[2] and set(order[1:3]) == {DIGESTS[0], DIGESTS[3]} and order[3] == DIGESTS[1]
-    drawn = in_order(DIGESTS, "random", {})
-    assert order[4:] == [digest for digest in drawn if digest not in spreads]
+    drawn = sort_for_labelling(DIGESTS, "random", {})
+    assert order[4:] == [digest for digest in drawn if digest not in score_stds]
     assert order[1:3] == [digest for digest in drawn if digest in order[1:3]]  # ties, too, are drawn
 
 
 def test_another_order_is_refused():
     with pytest.raises(ValueError, match="must be one of random, spread, got 'best'"):
-        in_order(DIGESTS, "best", {})
+        sort_for_labelling(DIGESTS, "best", {})
 
 
-def test_a_visitors_next_picture_stays_until_it_is_labelled_and_comes_back_with_undo(tiny_checkpoint, tmp_path):
-    visit = bring(make_visit(tmp_path / "visit", SharedModels(tiny_checkpoint)), [*FIVE, ("broken.png", b"x")])
-    assert len(visit.to_label("spread")) == 6  # nothing is known yet
-    first = next(picture for picture in visit.to_label("spread") if picture.name in NAMES)
-    visit.labels.choose(visit.picture("broken.png").path, "broken.png", SKIPPED)
-    assert visit.next_to_label("spread")[0] == first
-    score_all(visit)
-    key = (visit.model.scorer, first.content_hash)
-    visit.results[key] = replace(visit.results[key], row=replace(visit.results[key].row, score_std=0.0))
-    assert visit.to_label("spread")[-1] == first  # it would be the last by now
-    assert visit.next_to_label("spread")[0] == visit.next_to_label("spread")[0] == first
-    visit.labels.choose(first.path, first.name, "8")
-    second, *others = visit.next_to_label("spread")
-    assert second == visit.to_label("spread")[0] and len(others) == 3
-    visit.labels.choose(others[0].path, others[0].name, "9")
-    assert visit.undo_label("spread").content_hash == others[0].content_hash
-    assert visit.next_to_label("spread")[0] == others[0] and second in visit.next_to_label("spread")
+def test_a_sessions_next_picture_stays_until_it_is_labelled_and_comes_back_with_undo(tiny_checkpoint, tmp_path):
+    session = bring(make_session(tmp_path / "session", SharedModels(tiny_checkpoint)), [*FIVE, ("broken.png", b"x")])
+    assert len(session.labels.list_waiting("spread")) == 6  # nothing is known yet
+    first = next(picture for picture in session.labels.list_waiting("spread") if picture.name in NAMES)
+    session.labels.folder.choose(session.uploads.find_image("broken.png").path, "broken.png", SKIPPED)
+    assert session.labels.list_next("spread")[0] == first
+    score_all(session)
+    key = (session.scores.model.scorer_id, first.content_hash)
+    session.scores.results[key] = replace(
+        session.scores.results[key], row=replace(session.scores.results[key].row, score_std=0.0)
+    )
+    assert session.labels.list_waiting("spread")[-1] == first  # it would be the last by now
+    assert session.labels.list_next("spread")[0] == session.labels.list_next("spread")[0] == first
+    session.labels.folder.choose(first.path, first.name, "8")
+    second, *others = session.labels.list_next("spread")
+    assert second == session.labels.list_waiting("spread")[0] and len(others) == 3
+    session.labels.folder.choose(others[0].path, others[0].name, "9")
+    assert session.labels.undo("spread").startswith(f"Taken back: {others[0].name}, ")
+    assert session.labels.list_next("spread")[0] == others[0] and second in session.labels.list_next("spread")
 
 
-def test_a_visitor_is_not_asked_about_what_cannot_be_read(tiny_checkpoint, tmp_path):
-    visit = bring(make_visit(tmp_path / "visit", SharedModels(tiny_checkpoint)), [*FIVE, ("broken.png", b"x")])
-    score_all(visit)
+def test_nobody_is_asked_about_what_cannot_be_read(tiny_checkpoint, tmp_path):
+    session = bring(make_session(tmp_path / "session", SharedModels(tiny_checkpoint)), [*FIVE, ("broken.png", b"x")])
+    score_all(session)
     for order in ORDERS:
-        assert sorted(picture.name for picture in visit.to_label(order)) == NAMES
+        assert sorted(picture.name for picture in session.labels.list_waiting(order)) == NAMES

@@ -1,18 +1,17 @@
 """The real page in a headless browser: pictures in, scores, sliders, detail, downloads, comparison, labels."""
 
 import csv
-import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from factories import make_picture
-from page_server import THREADS, open_browser, page_server
+from factories import make_picture, make_tiny_model
+from page_server import open_browser, page_in_process, page_server
 
+from hybridiqa.commands import prepare_dataset
+from hybridiqa.commands import score as score_command
 from hybridiqa.scores.score_file import read_scores
 from hybridiqa.utils.root import ROOT
 
@@ -38,24 +37,22 @@ def pictures(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def embedded(browser, tmp_path_factory):
-    """The page with the embedded checkpoint."""
-    folder = tmp_path_factory.mktemp("embedded")
-    with page_server(folder, "--labels", folder / "labels") as page:
-        yield page.address
+def embedded(browser, embedded_page) -> str:
+    """Address of the page with the embedded checkpoint."""
+    return embedded_page
 
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory) -> Path:
-    """Where the page with the tiny model puts labelled pictures."""
+    """Where the page with the tiny model puts labelled images."""
     return tmp_path_factory.mktemp("tiny") / "labels"
 
 
 @pytest.fixture(scope="module")
 def tiny(browser, tiny_checkpoint, labels):
-    """The page with a tiny model."""
-    with page_server(labels.parent, "--model", tiny_checkpoint, "--labels", labels) as page:
-        yield page.address
+    """Address of a page with a tiny model."""
+    with page_in_process(labels.parent, "--model", tiny_checkpoint, "--labels", labels) as address:
+        yield address
 
 
 class Visitor:
@@ -182,21 +179,21 @@ def test_ten_pictures_of_which_two_are_broken_are_scored_sorted_filtered_and_dow
 
 
 def test_the_page_gives_the_scores_of_the_command_line(browser, embedded, pictures, tmp_path):
-    command = [sys.executable, str(ROOT / "score.py"), str(pictures[0].parent), "--output", str(tmp_path / "door.csv")]
-    environment = os.environ | THREADS  # the last bit depends on their number
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == 1  # two are broken
+    # The last bit depends on the number of threads; pytest has the page's.
+    options = ["--num_workers", "0", "--output", str(tmp_path / "scored.csv")]
+    assert score_command.main([str(pictures[0].parent), *options]) == 1  # two are broken
     with Visitor(browser, embedded) as visitor:
         visitor.upload(pictures, until="8 kept")
         rows = read_scores(visitor.download("Download all scores (CSV)", tmp_path))
-    by_door = {Path(row.path).name: row for row in read_scores(tmp_path / "door.csv")}
+    by_script = {Path(row.path).name: row for row in read_scores(tmp_path / "scored.csv")}
     for row in rows:
-        theirs = by_door[row.path]
+        theirs = by_script[row.path]
         assert (row.score, row.score_std, row.percentile) == (theirs.score, theirs.score_std, theirs.percentile)
         assert (row.width, row.error, row.scorer) == (theirs.width, theirs.error, theirs.scorer)
 
 
 def test_ten_pictures_are_labelled_by_keyboard_two_undone_the_page_reloaded_and_the_folder_read(
-    browser, tiny, labels, tmp_path
+    browser, tiny, labels, tmp_path, capsys
 ):
     sources = {}
     for number in range(10):
@@ -232,16 +229,10 @@ def test_ten_pictures_are_labelled_by_keyboard_two_undone_the_page_reloaded_and_
     ]
     assert all((labels / copy).read_bytes() == sources[Path(copy).name] for copy in copies)
     assert all((tmp_path / name).read_bytes() == data for name, data in sources.items())
-    command = [
-        sys.executable,
-        str(ROOT / "prepare_dataset.py"),
-        str(labels),
-        "--output_dir",
-        str(tmp_path / "prepared"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Perfect/5: 1" in done.stdout and "without a score: 0" in done.stdout and "other files: 0" in done.stdout
+    capsys.readouterr()
+    assert prepare_dataset.main([str(labels), "--output_dir", str(tmp_path / "prepared")]) == 0
+    output = capsys.readouterr().out
+    assert "Perfect/5: 1" in output and "without a score: 0" in output and "other files: 0" in output
 
 
 def test_pictures_are_compared_by_keyboard(browser, tiny, tmp_path):
@@ -318,12 +309,14 @@ def test_a_file_of_500_mb_is_refused_with_the_limit(browser, tiny, tmp_path):
 
 
 def test_foreign_code_is_asked_for_before_it_runs(browser, hub, tiny_checkpoint, tmp_path):
+    make_tiny_model(seed=1).save_pretrained(tmp_path / "default")
     files = {path.name: path.read_bytes() for path in Path(tiny_checkpoint).iterdir()}
     foreign = f"\nopen({str(tmp_path / 'ran')!r}, 'w').close()\n".encode()
     commit = hub.add("somebody/scorer", files | {"modeling_hybridiqa.py": files["modeling_hybridiqa.py"] + foreign})
     environment = hub.environment(tmp_path / "home") | {"HF_HUB_OFFLINE": "0"}
     make_picture(80, 72).save(tmp_path / "a.png")
-    with page_server(tmp_path, environment=environment) as page, Visitor(browser, page.address) as visitor:
+    default = ["--model", tmp_path / "default"]
+    with page_server(tmp_path, *default, environment=environment) as page, Visitor(browser, page.address) as visitor:
         visitor.upload([tmp_path / "a.png"], until="1 scored")
         before = visitor.scores()
         visitor.go_to("Model")
@@ -341,7 +334,7 @@ def test_foreign_code_is_asked_for_before_it_runs(browser, hub, tiny_checkpoint,
         assert visitor.scores() != before
 
 
-def test_what_a_visitor_brought_is_deleted_and_ends_with_the_page(browser, tiny_checkpoint, tmp_path):
+def test_what_was_brought_is_deleted_and_ends_with_the_page(browser, tiny_checkpoint, tmp_path):
     make_picture(80, 72).save(tmp_path / "a.png")
     scratch = tmp_path / "scratch"
     with page_server(tmp_path, "--model", tiny_checkpoint) as page, Visitor(browser, page.address) as visitor:

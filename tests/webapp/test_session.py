@@ -1,4 +1,4 @@
-"""What a visitor of the page brings, gets and leaves: uploads and scores; visitors among each other."""
+"""What a session of the page takes, gives and leaves: uploads and scores; sessions among each other."""
 
 import shutil
 import threading
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from factories import make_tiny_model
-from page_sessions import FIVE, NAMES, PICTURES, bring, make_visit, score_all, upload, zip_of
+from page_sessions import FIVE, NAMES, PICTURES, bring, make_session, score_all, upload, zip_of
 from trials.nasty_inputs import encode
 
 from hybridiqa.inference.engine import load_engine
@@ -18,9 +18,9 @@ from hybridiqa.models.loading import load_model
 from hybridiqa.scores.score_file import read_scores
 from hybridiqa.utils.files import hash_of
 from hybridiqa.webapp.model_pool import MAX_OTHER_MODELS, NUM_AHEAD, SharedModels
-from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, BusyError, Storage, Uploads
-from hybridiqa.webapp.session import Filter, Visit
-from hybridiqa.webapp.session_store import EMPTY_SECONDS, MAX_IDLE_SECONDS, MAX_SESSIONS_A_VISIT, Visitors
+from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, BusyError, PendingUploads, Storage
+from hybridiqa.webapp.session import Filter, Session
+from hybridiqa.webapp.session_store import EMPTY_SECONDS, MAX_IDLE_SECONDS, MAX_TABS_A_SESSION, SessionStore
 from hybridiqa.webapp.uploads import Limits
 
 
@@ -38,8 +38,8 @@ def other_checkpoint(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def visit(models, tmp_path) -> Visit:
-    return make_visit(tmp_path / "visit", models)
+def session(models, tmp_path) -> Session:
+    return make_session(tmp_path / "session", models)
 
 
 def with_directory_bytes(offset: int, data: bytes) -> bytes:
@@ -59,21 +59,28 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_pictures_come_alone_or_in_zips_whose_folders_stay_in_their_names(visit):
+def test_pictures_come_alone_or_in_zips_whose_folders_stay_in_their_names(session):
     jpeg = encode("JPEG")
     packed = zip_of(("day/one.png", PICTURES[1]), ("day\\two.PNG", PICTURES[2]), ("day/notes.txt", b"sunny"))
-    bring(visit, [("a.png", PICTURES[0]), ("b.jpg", jpeg), ("c.ZIP", packed)])
-    assert list(visit.pictures) == ["a.png", "b.jpg", "day/one.png", "day/two.PNG"] and not visit.refused
+    bring(session, [("a.png", PICTURES[0]), ("b.jpg", jpeg), ("c.ZIP", packed)])
+    assert (
+        list(session.uploads.images) == ["a.png", "b.jpg", "day/one.png", "day/two.PNG"] and not session.uploads.refused
+    )
     brought = [PICTURES[0], jpeg, *PICTURES[1:3]]
-    assert [picture.path.read_bytes() for picture in visit.pictures.values()] == brought
-    assert visit.num_bytes == sum(map(len, brought))
+    assert [picture.path.read_bytes() for picture in session.uploads.images.values()] == brought
+    assert session.uploads.num_bytes == sum(map(len, brought))
 
 
-def test_equal_names_get_numbers_and_equal_contents_are_one_picture(visit):
-    bring(visit, [("x/a.png", data) for data in (*PICTURES[:3], PICTURES[1])])
-    bring(visit, [("other.png", PICTURES[0]), ("z.zip", zip_of(("x/a.png", PICTURES[3]), ("x/b.png", PICTURES[2])))])
-    assert list(visit.pictures) == ["x/a.png", "x/a_2.png", "x/a_3.png", "x/a_4.png"] and not visit.refused
-    assert [picture.content_hash for picture in visit.pictures.values()] == [hash_of(data) for data in PICTURES[:4]]
+def test_equal_names_get_numbers_and_equal_contents_are_one_picture(session):
+    bring(session, [("x/a.png", data) for data in (*PICTURES[:3], PICTURES[1])])
+    bring(session, [("other.png", PICTURES[0]), ("z.zip", zip_of(("x/a.png", PICTURES[3]), ("x/b.png", PICTURES[2])))])
+    assert (
+        list(session.uploads.images) == ["x/a.png", "x/a_2.png", "x/a_3.png", "x/a_4.png"]
+        and not session.uploads.refused
+    )
+    assert [picture.content_hash for picture in session.uploads.images.values()] == [
+        hash_of(data) for data in PICTURES[:4]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,14 +92,14 @@ def test_equal_names_get_numbers_and_equal_contents_are_one_picture(visit):
         ("empty.png", b"", "empty"),
     ],
 )
-def test_a_file_that_is_no_picture_gets_a_reason_and_no_score(visit, name, data, reason):
-    score_all(bring(visit, [(name, data), ("whole.png", PICTURES[1])]))
-    broken, whole = visit.rows()
+def test_a_file_that_is_no_picture_gets_a_reason_and_no_score(session, name, data, reason):
+    score_all(bring(session, [(name, data), ("whole.png", PICTURES[1])]))
+    broken, whole = session.snapshot().rows
     assert broken.path == name and broken.score is None and reason in broken.error
-    assert str(visit.folder.parent) not in broken.error and visit.model.scorer == broken.scorer
-    assert whole.score is not None and visit.kept() == [whole]
+    assert str(session.folder.path.parent) not in broken.error and session.scores.model.scorer_id == broken.scorer
+    assert whole.score is not None and session.snapshot().kept == [whole]
     with pytest.raises(ValueError, match=f"'{name}' has no score: "):
-        visit.detail(name)
+        session.show_detail(name)
 
 
 @pytest.mark.parametrize(
@@ -115,25 +122,27 @@ def test_a_file_that_is_no_picture_gets_a_reason_and_no_score(visit, name, data,
     ],
 )
 def test_a_refused_zip_is_named_as_its_owner_names_it_and_leaves_nothing(models, tmp_path, data, reason):
-    visit = make_visit(tmp_path / "visit", models, Limits(max_files=3, max_bytes=2**20))
-    bring(visit, [("My holiday.zip", data)])
-    [row] = visit.rows()
+    session = make_session(tmp_path / "session", models, Limits(max_files=3, max_bytes=2**20))
+    bring(session, [("My holiday.zip", data)])
+    [row] = session.snapshot().rows
     assert row.path == "My holiday.zip" and row.score is None and reason in row.error
     assert str(tmp_path) not in row.error
-    assert not files_in(tmp_path)  # neither the upload nor anything in the visit's folder
-    bring(visit, [("a.png", PICTURES[0])])  # and the visit goes on
-    visit.add_files([(tmp_path / "uploads/gone", "gone.zip"), (tmp_path / "uploads/gone", "gone.png")])
-    assert list(visit.pictures) == ["a.png"] and str(tmp_path) not in str([row.error for row in visit.refused[1:]])
+    assert not files_in(tmp_path)  # neither the upload nor anything in the session's folder
+    bring(session, [("a.png", PICTURES[0])])  # and the session goes on
+    session.uploads.add_files([(tmp_path / "uploads/gone", "gone.zip"), (tmp_path / "uploads/gone", "gone.png")])
+    assert list(session.uploads.images) == ["a.png"] and str(tmp_path) not in str(
+        [row.error for row in session.uploads.refused[1:]]
+    )
 
 
 def test_no_more_pictures_are_taken_than_are_accepted(models, tmp_path):
-    visit = bring(make_visit(tmp_path / "few", models, Limits(max_files=3)), FIVE)
-    assert list(visit.pictures) == NAMES[:3] and [row.path for row in visit.refused] == NAMES[3:]
-    assert {row.error for row in visit.refused} == {"at most 3 pictures are accepted at a time"}
+    session = bring(make_session(tmp_path / "few", models, Limits(max_files=3)), FIVE)
+    assert list(session.uploads.images) == NAMES[:3] and [row.path for row in session.uploads.refused] == NAMES[3:]
+    assert {row.error for row in session.uploads.refused} == {"at most 3 pictures are accepted at a time"}
     size = sum(map(len, PICTURES[:2]))
-    visit = bring(make_visit(tmp_path / "small", models, Limits(max_bytes=size)), FIVE)
-    assert list(visit.pictures) == NAMES[:2] and visit.num_bytes == size
-    assert {row.error for row in visit.refused} == {f"at most {size // 2**20} MB are accepted in all"}
+    session = bring(make_session(tmp_path / "small", models, Limits(max_bytes=size)), FIVE)
+    assert list(session.uploads.images) == NAMES[:2] and session.uploads.num_bytes == size
+    assert {row.error for row in session.uploads.refused} == {f"at most {size // 2**20} MB are accepted in all"}
 
 
 def test_a_folder_of_this_machine_is_linked_to_and_not_counted(models, tmp_path):
@@ -141,147 +150,169 @@ def test_a_folder_of_this_machine_is_linked_to_and_not_counted(models, tmp_path)
     (source / "deep").mkdir(parents=True)
     for name, data in (("a.png", PICTURES[0]), ("deep/b.png", PICTURES[1]), (".c.png", PICTURES[2]), ("n.txt", b"")):
         (source / name).write_bytes(data)
-    visit = make_visit(tmp_path / "visit", models, Limits(max_bytes=1))
-    visit.folder.mkdir()
-    for folder, reason in ((tmp_path / "nowhere", "there is no folder"), (visit.folder, "no pictures in the folder")):
+    session = make_session(tmp_path / "session", models, Limits(max_bytes=1))
+    session.folder.path.mkdir()
+    for folder, reason in (
+        (tmp_path / "nowhere", "there is no folder"),
+        (session.folder.path, "no pictures in the folder"),
+    ):
         with pytest.raises(ValueError, match=f"{reason} {folder}"):
-            visit.add_folder(folder)
-    visit.add_folder(source)
-    assert list(visit.pictures) == [str(source / "a.png"), str(source / "deep/b.png")]
-    assert all(picture.path.is_symlink() for picture in visit.pictures.values())
-    assert visit.num_bytes == visit.uploads.storage.num_bytes == 0
-    score_all(visit)
-    names = zipfile.ZipFile(visit.write_kept()).namelist()
+            session.uploads.add_folder(folder)
+    session.uploads.add_folder(source)
+    assert list(session.uploads.images) == [str(source / "a.png"), str(source / "deep/b.png")]
+    assert all(picture.path.is_symlink() for picture in session.uploads.images.values())
+    assert session.uploads.num_bytes == session.uploads.pending.storage.num_bytes == 0
+    score_all(session)
+    names = zipfile.ZipFile(session.show_kept()).namelist()
     assert sorted(names) == ["a.png", "deep/b.png"]
-    visit.remove()
-    assert not visit.folder.exists() and len(files_in(source)) == 4
-    visit = make_visit(tmp_path / "visit", models, Limits(max_files=1))
-    visit.add_folder(source)
-    [row] = visit.refused
-    assert (row.path, len(visit.pictures)) == (str(source), 1) and "1 of its 2 pictures are left out" in row.error
+    session.remove()
+    assert not session.folder.path.exists() and len(files_in(source)) == 4
+    session = make_session(tmp_path / "session", models, Limits(max_files=1))
+    session.uploads.add_folder(source)
+    [row] = session.uploads.refused
+    assert (row.path, len(session.uploads.images)) == (
+        str(source),
+        1,
+    ) and "1 of its 2 pictures are left out" in row.error
 
 
-def test_scores_are_those_of_the_checkpoint(visit, tiny_checkpoint):
-    score_all(bring(visit, [("a.png", PICTURES[0]), ("b.jpg", encode("JPEG")), ("c.webp", encode("WEBP"))]))
-    expected = load_model(tiny_checkpoint).score([picture.path for picture in visit.pictures.values()]).tolist()
-    rows = visit.rows()
+def test_scores_are_those_of_the_checkpoint(session, tiny_checkpoint):
+    score_all(bring(session, [("a.png", PICTURES[0]), ("b.jpg", encode("JPEG")), ("c.webp", encode("WEBP"))]))
+    expected = load_model(tiny_checkpoint).score([picture.path for picture in session.uploads.images.values()]).tolist()
+    rows = session.snapshot().rows
     assert [row.score for row in rows] == pytest.approx(expected, abs=1e-6) and len(set(expected)) == 3
     for row in rows:
-        patch_scores = visit.patch_scores(row.path)
+        patch_scores = session.scores.find_patch_scores(row.path)
         assert (np.mean(patch_scores), np.std(patch_scores)) == pytest.approx((row.score, row.score_std), abs=1e-6)
-        assert (row.width, row.height) == (150, 100) and row.content_hash == visit.picture(row.path).content_hash
-        assert visit.thumbnail_path(visit.picture(row.path)).exists()
+        assert (row.width, row.height) == (150, 100) and row.content_hash == session.uploads.find_image(
+            row.path
+        ).content_hash
+        assert session.files.show_thumbnail(session.uploads.find_image(row.path)).exists()
 
 
-def test_scoring_ends_at_a_stop_and_goes_on_later(visit):
-    scoring = bring(visit, FIVE).score()
+def test_a_linked_image_that_was_changed_before_it_is_scored_has_the_hash_of_what_was_scored(session, tmp_path):
+    (tmp_path / "source").mkdir()
+    path = tmp_path / "source/a.png"
+    path.write_bytes(PICTURES[0])
+    session.uploads.add_folder(path.parent)
+    path.write_bytes(PICTURES[1])
+    [row] = score_all(session).snapshot().rows
+    assert row.content_hash == hash_of(PICTURES[1]) and row.score is not None
+
+
+def test_scoring_ends_at_a_stop_and_goes_on_later(session):
+    scoring = bring(session, FIVE).scores.run()
     next(scoring)
-    visit.stop()
-    assert not list(scoring) and len(visit.unscored()) >= 2 and not visit.scoring.locked()
-    score_all(visit)
-    assert len(visit.rows()) == 5 and not list(visit.score())
+    session.scores.stop()
+    assert not list(scoring) and len(session.scores.list_unscored()) >= 2 and not session.scores.is_running
+    score_all(session)
+    assert len(session.snapshot().rows) == 5 and not list(session.scores.run())
 
 
-def test_a_visit_is_scored_by_one_at_a_time_who_sees_what_is_added_meanwhile(visit):
-    scoring = bring(visit, [("a.png", PICTURES[0])]).score()
+def test_a_session_is_scored_by_one_at_a_time_who_sees_what_is_added_meanwhile(session):
+    scoring = bring(session, [("a.png", PICTURES[0])]).scores.run()
     next(scoring)
-    bring(visit, [("b.png", PICTURES[1])])
-    assert not list(visit.score()) and [picture.name for picture in visit.unscored()] == ["b.png"]
-    assert list(scoring) == [0] and not visit.unscored()
+    bring(session, [("b.png", PICTURES[1])])
+    assert not list(session.scores.run()) and [picture.name for picture in session.scores.list_unscored()] == ["b.png"]
+    assert list(scoring) == [0] and not session.scores.list_unscored()
 
 
-def test_another_model_scores_anew_and_the_first_ones_scores_are_kept(visit, models, other_checkpoint):
-    scoring = bring(visit, FIVE).score()
+def test_another_model_scores_anew_and_the_first_ones_scores_are_kept(session, models, other_checkpoint):
+    scoring = bring(session, FIVE).scores.run()
     next(scoring)
-    other, first = models.load(other_checkpoint), visit.model
-    visit.filter = Filter(lowest_percentile=50)
-    visit.use(other)
-    assert visit.filter == Filter() and len(visit.unscored()) == 5
+    other, first = models.load(other_checkpoint), session.scores.model
+    session.filter = Filter(lowest_percentile=50)
+    session.use(other)
+    assert session.filter == Filter() and len(session.scores.list_unscored()) == 5
     list(scoring)  # goes on with the other model, but for pictures that are in hand
-    assert sum(scorer == first.scorer for scorer, _ in visit.results) <= NUM_AHEAD
-    assert not visit.unscored() and {row.scorer for row in visit.rows()} == {other.scorer}
-    quantiles = [(row.score + 100) / 2 for row in visit.rows()]
-    assert [row.percentile for row in visit.rows()] == pytest.approx(quantiles, abs=0.01)
-    visit.use(first)
-    rows = score_all(visit).rows()
-    assert {row.scorer for row in rows} == {first.scorer} and {row.percentile for row in rows} == {None}
-    visit.use(other)
-    assert not visit.unscored() and {row.scorer for row in visit.rows()} == {other.scorer}
+    assert sum(scorer == first.scorer_id for scorer, _ in session.scores.results) <= NUM_AHEAD
+    assert not session.scores.list_unscored() and {row.scorer for row in session.snapshot().rows} == {other.scorer_id}
+    quantiles = [(row.score + 100) / 2 for row in session.snapshot().rows]
+    assert [row.percentile for row in session.snapshot().rows] == pytest.approx(quantiles, abs=0.01)
+    session.use(first)
+    rows = score_all(session).snapshot().rows
+    assert {row.scorer for row in rows} == {first.scorer_id} and {row.percentile for row in rows} == {None}
+    session.use(other)
+    assert not session.scores.list_unscored() and {row.scorer for row in session.snapshot().rows} == {other.scorer_id}
 
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
-    """Its `now`, in seconds, is when the visits think that things happen."""
+    """Its `now`, in seconds, is when the sessions think that things happen."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("hybridiqa.webapp.session_store.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
 @pytest.fixture
-def visitors(models, tmp_path, clock) -> Visitors:
-    uploads = Uploads(tmp_path / "uploads", Storage(2**30), 2**30)
-    return Visitors(tmp_path / "visits", lambda folder: Visit(folder, models, Limits(), uploads), keep_seconds=60)
+def store(models, tmp_path, clock) -> SessionStore:
+    uploads = PendingUploads(tmp_path / "uploads", Storage(2**30), 2**30)
+    return SessionStore(
+        tmp_path / "sessions", lambda folder: Session(folder, models, Limits(), uploads), keep_seconds=60
+    )
 
 
-def test_a_key_leads_back_to_its_visit_and_a_wrong_one_begins_another(visitors):
-    key, visit = visitors.open("tab"), visitors.of("tab")
-    assert visitors.open("tab") == visitors.open("tab", "wrong") == visitors.open("second tab", key) == key
-    assert visitors.of("tab") is visitors.of("second tab") is visit
-    assert visitors.open("stranger", "wrong") not in (key, "wrong") and visitors.of("stranger") is not visit
-    assert visitors.open("stranger", key) == key and visitors.of("stranger") is visit
+def test_a_key_leads_back_to_its_session_and_a_wrong_one_begins_another(store):
+    key, session = store.open("tab"), store.find_session("tab")
+    assert store.open("tab") == store.open("tab", "wrong") == store.open("second tab", key) == key
+    assert store.find_session("tab") is store.find_session("second tab") is session
+    assert store.open("stranger", "wrong") not in (key, "wrong") and store.find_session("stranger") is not session
+    assert store.open("stranger", key) == key and store.find_session("stranger") is session
 
 
-def test_a_visit_without_an_open_tab_is_kept_for_a_while(visitors, clock):
-    key, visit = visitors.open("tab"), bring(visitors.of("tab"), FIVE)
-    visitors.open("second tab", key)
-    visitors.leave("tab")
+def test_a_session_without_an_open_tab_is_kept_for_a_while(store, clock):
+    key, session = store.open("tab"), bring(store.find_session("tab"), FIVE)
+    store.open("second tab", key)
+    store.leave("tab")
     clock.now = 1000
-    visitors.expire()
-    scoring = visitors.of("second tab").score()
+    store.expire()
+    scoring = store.find_session("second tab").scores.run()
     next(scoring)
-    visitors.leave("second tab")
-    assert not list(scoring) and visit.unscored()  # the last tab that leaves ends the scoring
+    store.leave("second tab")
+    assert not list(scoring) and session.scores.list_unscored()  # the last tab that leaves ends the scoring
     clock.now += 60
-    visitors.expire()
-    assert visit.folder.exists() and visitors.open("tab", key) == key
-    visitors.leave("tab")
+    store.expire()
+    assert session.folder.path.exists() and store.open("tab", key) == key
+    store.leave("tab")
     clock.now += 61
-    visitors.expire()
-    assert not files_in(visitors.folder) and not visit.folder.exists() and visitors.open("tab", key) != key
+    store.expire()
+    assert not files_in(store.folder) and not session.folder.path.exists() and store.open("tab", key) != key
 
 
-def test_a_tab_whose_connection_broke_finds_its_visit_again(visitors):
-    visit = bring(visitors.of("tab"), FIVE)
-    visitors.leave("tab")
-    assert visitors.of("tab") is visit and visit.folder.exists()
-    visitors.delete("tab")
-    assert visitors.of("tab") is not visit and set(visitors.keys) == {"tab"}
+def test_a_tab_whose_connection_broke_finds_its_session_again(store):
+    session = bring(store.find_session("tab"), FIVE)
+    store.leave("tab")
+    assert store.find_session("tab") is session and session.folder.path.exists()
+    store.delete("tab")
+    assert store.find_session("tab") is not session and set(store.keys) == {"tab"}
 
 
-def test_a_tab_that_never_says_that_it_leaves_is_forgotten_after_hours(visitors, clock):
-    visit = bring(visitors.of("tab"), FIVE)
+def test_a_tab_that_never_says_that_it_leaves_is_forgotten_after_hours(store, clock):
+    session = bring(store.find_session("tab"), FIVE)
     for seconds, is_there in ((MAX_IDLE_SECONDS, True), (1, False)):
         clock.now += seconds
-        visitors.expire()
-        assert visit.folder.exists() == is_there
-    assert visitors.of("tab") is not visit
+        store.expire()
+        assert session.folder.path.exists() == is_there
+    assert store.find_session("tab") is not session
 
 
-def test_deleting_a_visit_leaves_what_another_uploaded_too(visitors, tmp_path):
-    first = bring(visitors.of("first"), [("a.png", PICTURES[0]), ("b.png", PICTURES[1])])
-    second = bring(visitors.of("second"), [("c.png", PICTURES[1])])
-    visitors.delete("first")
-    visitors.delete("nobody")
-    assert not first.folder.exists() and files_in(tmp_path) == [second.picture("c.png").path]
-    assert second.picture("c.png").path.read_bytes() == PICTURES[1] and visitors.of("first") is not first
-    visitors.delete("second")
-    assert not files_in(tmp_path) and second.uploads.storage.num_bytes == 0
+def test_deleting_a_session_leaves_what_another_uploaded_too(store, tmp_path):
+    first = bring(store.find_session("first"), [("a.png", PICTURES[0]), ("b.png", PICTURES[1])])
+    second = bring(store.find_session("second"), [("c.png", PICTURES[1])])
+    store.delete("first")
+    store.delete("nobody")
+    assert not first.folder.path.exists() and files_in(tmp_path) == [second.uploads.find_image("c.png").path]
+    assert (
+        second.uploads.find_image("c.png").path.read_bytes() == PICTURES[1] and store.find_session("first") is not first
+    )
+    store.delete("second")
+    assert not files_in(tmp_path) and second.uploads.pending.storage.num_bytes == 0
 
 
-def test_only_an_upload_is_taken_in_and_nothing_else_is_touched(visit, tmp_path):
+def test_only_an_upload_is_taken_in_and_nothing_else_is_touched(session, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(PICTURES[0])
-    real = upload(visit.uploads, PICTURES[1])[0]
+    real = upload(session.uploads.pending, PICTURES[1])[0]
     link, folder = real.with_name("link"), real.with_name("folder")
     link.symlink_to(secret)
     folder.mkdir()
@@ -297,145 +328,154 @@ def test_only_an_upload_is_taken_in_and_nothing_else_is_touched(visit, tmp_path)
         Path("name"),
         Path("/dev/zero"),
     ]
-    visit.add_files([(path, name) for path in paths for name in ("s.png", "s.zip")])
-    assert not visit.pictures and {row.error for row in visit.refused} == {NOT_UPLOADED}
-    visit.remove()
+    session.uploads.add_files([(path, name) for path in paths for name in ("s.png", "s.zip")])
+    assert not session.uploads.images and {row.error for row in session.uploads.refused} == {NOT_UPLOADED}
+    session.remove()
     assert secret.read_bytes() == PICTURES[0] and unnamed.exists() and real.exists() and link.is_symlink()
 
 
-def test_equal_files_of_one_name_in_one_request_are_one_picture_and_no_error(visit):
-    [path] = upload(visit.uploads, PICTURES[0])
-    visit.add_files([(path, "a/x.png"), (path, "b/x.png")])
-    assert list(visit.pictures) == ["a/x.png"] and not visit.refused
+def test_equal_files_of_one_name_in_one_request_are_one_picture_and_no_error(session):
+    [path] = upload(session.uploads.pending, PICTURES[0])
+    session.uploads.add_files([(path, "a/x.png"), (path, "b/x.png")])
+    assert list(session.uploads.images) == ["a/x.png"] and not session.uploads.refused
 
 
-def test_an_upload_that_was_made_a_link_is_refused(visit, tmp_path):
+def test_an_upload_that_was_made_a_link_is_refused(session, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(PICTURES[0])
     for make in (lambda path: path.symlink_to(secret), Path.mkdir):
-        [path] = upload(visit.uploads, PICTURES[1])
+        [path] = upload(session.uploads.pending, PICTURES[1])
         path.unlink()
         make(path)
-        visit.add_files([(path, "a.png")])
-    path = upload(visit.uploads, PICTURES[1])[0]
+        session.uploads.add_files([(path, "a.png")])
+    path = upload(session.uploads.pending, PICTURES[1])[0]
     real = path.parent.rename(tmp_path / "elsewhere")
     path.parent.symlink_to(real)  # a link among its folders
-    visit.add_files([(path, "a.png")])
-    assert {row.error for row in visit.refused} == {
+    session.uploads.add_files([(path, "a.png")])
+    assert {row.error for row in session.uploads.refused} == {
         "an upload must be a regular file in its own folder, without a link"
     }
-    assert not visit.pictures and secret.exists() and (real / "name").exists()
+    assert not session.uploads.images and secret.exists() and (real / "name").exists()
 
 
-def test_what_a_visit_deletes_is_its_own(visit, tmp_path):
+def test_what_a_session_deletes_is_its_own(session, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     (source / "a.png").write_bytes(PICTURES[0])
-    bring(visit, [("b.png", PICTURES[1]), ("c.zip", zip_of(("d.png", PICTURES[2])))])
-    visit.add_folder(source)
-    assert len(visit.pictures) == 3 and not files_in(visit.uploads.folder)
-    score_all(visit)
-    visit.remove()
-    assert files_in(tmp_path) == [source / "a.png"] and visit.uploads.storage.num_bytes == 0
+    bring(session, [("b.png", PICTURES[1]), ("c.zip", zip_of(("d.png", PICTURES[2])))])
+    session.uploads.add_folder(source)
+    assert len(session.uploads.images) == 3 and not files_in(session.uploads.pending.folder)
+    score_all(session)
+    session.remove()
+    assert files_in(tmp_path) == [source / "a.png"] and session.uploads.pending.storage.num_bytes == 0
     with pytest.raises(ValueError, match="were deleted"):  # whatever is in hand makes no new file
-        visit.write_csv()
-    bring(visit, [("e.png", PICTURES[3])])
-    assert "were deleted meanwhile" in visit.refused[-1].error and files_in(tmp_path) == [source / "a.png"]
+        session.show_csv()
+    bring(session, [("e.png", PICTURES[3])])
+    assert "were deleted meanwhile" in session.uploads.refused[-1].error and files_in(tmp_path) == [source / "a.png"]
 
 
-def test_files_are_shown_one_by_one_and_only_those_of_a_visit(visitors):
-    visit = score_all(bring(visitors.of("tab"), [*FIVE, ("f.tiff", encode("TIFF"))]))
-    picture = visit.picture("a.png")
-    assert visitors.shown_file(str(picture.path)) is None  # until the page shows it
+def test_files_are_shown_one_by_one_and_only_those_of_a_session(store):
+    session = score_all(bring(store.find_session("tab"), [*FIVE, ("f.tiff", encode("TIFF"))]))
+    picture = session.uploads.find_image("a.png")
+    assert store.find_shown_file(str(picture.path)) is None  # until the page shows it
     shown = [
-        visit.thumbnail_path(picture),
-        visit.shown_path(picture),
-        visit.detail("a.png").map_path,
-        visit.write_csv(),
+        session.files.show_thumbnail(picture),
+        session.files.show_image(picture),
+        session.show_detail("a.png").map_path,
+        session.show_csv(),
     ]
-    assert [visitors.shown_file(str(path)) for path in shown] == shown
-    original = visit.picture("f.tiff").path
-    assert visitors.shown_file(str(visit.shown_path(visit.picture("f.tiff")))) is not None
-    others = [visit.picture("b.png").path, original, visit.folder, visitors.folder, Path("/etc/passwd"), Path("")]
-    others += [Path(f"{visit.folder}/shown/../pictures/{picture.path.name}"), picture.path.relative_to("/")]
-    assert {visitors.shown_file(str(path)) for path in others} == {None}
-    visitors.delete("tab")
-    assert {visitors.shown_file(str(path)) for path in shown} == {None}
+    assert [store.find_shown_file(str(path)) for path in shown] == shown
+    original = session.uploads.find_image("f.tiff").path
+    assert store.find_shown_file(str(session.files.show_image(session.uploads.find_image("f.tiff")))) is not None
+    others = [
+        session.uploads.find_image("b.png").path,
+        original,
+        session.folder.path,
+        store.folder,
+        Path("/etc/passwd"),
+        Path(""),
+    ]
+    others += [Path(f"{session.folder.path}/shown/../pictures/{picture.path.name}"), picture.path.relative_to("/")]
+    assert {store.find_shown_file(str(path)) for path in others} == {None}
+    store.delete("tab")
+    assert {store.find_shown_file(str(path)) for path in shown} == {None}
 
 
 def test_nothing_that_is_shown_tells_what_a_file_holds(models, tmp_path):
     for is_hosted in (True, False):
-        visit = score_all(bring(make_visit(tmp_path / str(is_hosted), models, is_hosted=is_hosted), FIVE[:1]))
-        digest = visit.picture("a.png").content_hash
-        names = [path.name for path in [*visit.folder.rglob("*")]]
+        session = score_all(bring(make_session(tmp_path / str(is_hosted), models, is_hosted=is_hosted), FIVE[:1]))
+        digest = session.uploads.find_image("a.png").content_hash
+        names = [path.name for path in [*session.folder.path.rglob("*")]]
         assert not any(digest in name for name in names)
-        [row] = read_scores(visit.write_csv())
-        assert row.content_hash == (None if is_hosted else digest) and row.score == visit.rows()[0].score
+        [row] = read_scores(session.show_csv())
+        assert row.content_hash == (None if is_hosted else digest) and row.score == session.snapshot().rows[0].score
 
 
-def test_a_visit_forgets_its_oldest_sessions_and_none_that_went_to_another(visitors):
-    key, other = visitors.open("first"), visitors.open("second")
-    visit = visitors.of("second")
-    visitors.open("first", other)
-    for number in range(MAX_SESSIONS_A_VISIT + 5):
-        visitors.open(f"tab {number}", key)
-    assert visitors.of("first") is visit and visitors.of("tab 104") is visitors.entries[key].visit
-    assert len(visitors.entries[key].sessions) == MAX_SESSIONS_A_VISIT
+def test_a_session_forgets_its_oldest_tabs_and_none_that_went_to_another(store):
+    key, other = store.open("first"), store.open("second")
+    session = store.find_session("second")
+    store.open("first", other)
+    for number in range(MAX_TABS_A_SESSION + 5):
+        store.open(f"tab {number}", key)
+    assert store.find_session("first") is session and store.find_session("tab 104") is store.entries[key].session
+    assert len(store.entries[key].tabs) == MAX_TABS_A_SESSION
 
 
-def test_a_call_without_a_session_has_no_visit(visitors):
+def test_a_call_without_a_tab_has_no_session(store):
     for session in (None, "", "x" * 101):
         with pytest.raises(ValueError, match="needs a session_hash of its own"):
-            visitors.of(session)
-    assert not visitors.entries
+            store.find_session(session)
+    assert not store.entries
 
 
-def test_visits_that_hold_nothing_make_no_folder_give_way_and_end_soon(models, tmp_path, clock):
-    uploads = Uploads(tmp_path / "uploads", Storage(2**30), 2**30)
-    visitors = Visitors(tmp_path / "visits", lambda new: Visit(new, models, Limits(), uploads), 3600, max_visits=10)
-    full = bring(visitors.of("full"), FIVE)
+def test_sessions_that_hold_nothing_make_no_folder_give_way_and_end_soon(models, tmp_path, clock):
+    uploads = PendingUploads(tmp_path / "uploads", Storage(2**30), 2**30)
+    store = SessionStore(
+        tmp_path / "sessions", lambda new: Session(new, models, Limits(), uploads), 3600, max_sessions=10
+    )
+    full = bring(store.find_session("full"), FIVE)
     for number in range(1000):
-        visitors.of(f"invented {number}")
-    assert len(visitors.entries) == 10 and len(visitors.keys) + len(visitors.empty_keys) <= 20
-    assert visitors.of("full") is full and list((tmp_path / "visits").iterdir()) == [full.folder]
+        store.find_session(f"invented {number}")
+    assert len(store.entries) == 10 and len(store.keys) + len(store.empty_keys) <= 20
+    assert store.find_session("full") is full and list((tmp_path / "sessions").iterdir()) == [full.folder.path]
     clock.now += EMPTY_SECONDS + 1
-    visitors.expire()
-    assert [entry.visit for entry in visitors.entries.values()] == [full]
+    store.expire()
+    assert [entry.session for entry in store.entries.values()] == [full]
     for number in range(9):
-        bring(visitors.of(f"busy {number}"), FIVE[:1])
-    with pytest.raises(ValueError, match="10 visitors are here already; try again"):
-        visitors.of("one more")
-    assert visitors.of("full") is full
+        bring(store.find_session(f"busy {number}"), FIVE[:1])
+    with pytest.raises(ValueError, match="10 sessions are open already; try again"):
+        store.find_session("one more")
+    assert store.find_session("full") is full
 
 
-def test_a_tab_that_was_left_open_before_anything_was_added_keeps_its_key(visitors, clock):
-    key = visitors.open("tab")
+def test_a_tab_that_was_left_open_before_anything_was_added_keeps_its_key(store, clock):
+    key = store.open("tab")
     clock.now += EMPTY_SECONDS + 1
-    visitors.expire()
-    assert not visitors.entries
-    visit = bring(visitors.of("tab"), FIVE)
-    assert visitors.open("tab after a reload", key) == key and visitors.of("tab after a reload") is visit
+    store.expire()
+    assert not store.entries
+    session = bring(store.find_session("tab"), FIVE)
+    assert store.open("tab after a reload", key) == key and store.find_session("tab after a reload") is session
 
 
-def test_a_visit_with_another_model_is_not_empty(visitors, other_checkpoint, clock):
-    visit = visitors.of("tab")
-    visit.use(visit.models.load(other_checkpoint))
+def test_a_session_with_another_model_is_not_empty(store, other_checkpoint, clock):
+    session = store.find_session("tab")
+    session.use(session.scores.models.load(other_checkpoint))
     clock.now += EMPTY_SECONDS + 1
-    visitors.expire()
-    assert visitors.of("tab") is visit
+    store.expire()
+    assert store.find_session("tab") is session
 
 
-def test_what_lies_among_the_visits_and_belongs_to_none_is_deleted(visitors):
-    visit = bring(visitors.of("tab"), FIVE)
-    (visitors.folder / "stray/shown").mkdir(parents=True)
-    visitors.expire()
-    assert [path for path in visitors.folder.iterdir()] == [visit.folder]
+def test_what_lies_among_the_sessions_and_belongs_to_none_is_deleted(store):
+    session = bring(store.find_session("tab"), FIVE)
+    (store.folder / "stray/shown").mkdir(parents=True)
+    store.expire()
+    assert [path for path in store.folder.iterdir()] == [session.folder.path]
 
 
-def test_all_visits_together_have_a_bound(models, tmp_path):
+def test_all_sessions_together_have_a_bound(models, tmp_path):
     size = sum(map(len, PICTURES[:3]))
-    uploads = Uploads(tmp_path / "uploads", Storage(size), size)
-    first, second = (Visit(tmp_path / name, models, Limits(), uploads) for name in ("first", "second"))
+    uploads = PendingUploads(tmp_path / "uploads", Storage(size), size)
+    first, second = (Session(tmp_path / name, models, Limits(), uploads) for name in ("first", "second"))
     bring(first, FIVE[:2])
     bring(second, FIVE[2:3])
     with pytest.raises(BusyError, match="no room"):
@@ -444,7 +484,7 @@ def test_all_visits_together_have_a_bound(models, tmp_path):
     bring(second, FIVE[3:4])
     packed = zip_of(("big.png", bytes(size)))
     bring(second, [("big.zip", packed)])
-    assert "it unpacks to" in second.refused[-1].error and list(second.pictures) == ["c.png", "d.png"]
+    assert "it unpacks to" in second.uploads.refused[-1].error and list(second.uploads.images) == ["c.png", "d.png"]
 
 
 def test_who_loads_a_model_does_not_hinder_who_uses_another(models, other_checkpoint, monkeypatch):

@@ -1,4 +1,4 @@
-"""Uploads on their way to a visit: what arrives is counted and bounded, and of what fails nothing is left."""
+"""Uploads on their way to a session: what arrives is counted and bounded, and of what fails nothing is left."""
 
 import asyncio
 import json
@@ -9,19 +9,19 @@ from types import SimpleNamespace
 import pytest
 
 from hybridiqa.webapp.bounded_bodies import MAX_BODY_BYTES, BoundedBodies, RequestFolder
-from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, WAIT_SECONDS, BusyError, Storage, Uploads
+from hybridiqa.webapp.pending_uploads import NOT_UPLOADED, WAIT_SECONDS, BusyError, PendingUploads, Storage
 
 
 @pytest.fixture
-def uploads(tmp_path) -> Uploads:
-    return Uploads(tmp_path / "uploads", Storage(1000), 600)
+def uploads(tmp_path) -> PendingUploads:
+    return PendingUploads(tmp_path / "uploads", Storage(1000), 600)
 
 
 def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 
-def request(uploads: Uploads, chunks, path="/gradio_api/upload", fail=None, headers=()) -> tuple[int, bytes]:
+def request(uploads: PendingUploads, chunks, path="/gradio_api/upload", fail=None, headers=()) -> tuple[int, bytes]:
     """Send a body in parts to a server that writes it to one file, and names that; the status and the answer."""
     folder, sent = RequestFolder(uploads.folder / "none"), []
 
@@ -57,11 +57,11 @@ def test_an_upload_waits_in_a_folder_of_its_own_until_it_is_taken(uploads, tmp_p
     paths = [Path(json.loads(request(uploads, [b"abc", b"de"])[1])[0]) for _ in range(2)]
     assert paths[0] != paths[1] and paths[0].parent.name == "sha"
     assert uploads.num_bytes == uploads.storage.num_bytes == 10 and all(map(uploads.is_waiting, paths))
-    assert uploads.take(paths[0], tmp_path / "visit/a") == 5 and (tmp_path / "visit/a").read_bytes() == b"abcde"
+    assert uploads.take(paths[0], tmp_path / "session/a") == 5 and (tmp_path / "session/a").read_bytes() == b"abcde"
     assert files_in(uploads.folder) == [paths[1]] and not paths[0].parent.parent.exists()
     assert uploads.num_bytes == uploads.storage.num_bytes == 5
     with pytest.raises(ValueError, match=NOT_UPLOADED):
-        uploads.take(paths[0], tmp_path / "visit/b")
+        uploads.take(paths[0], tmp_path / "session/b")
     assert not uploads.is_waiting(["a"]) and not uploads.is_waiting(None) and not uploads.is_waiting("/etc/passwd")
 
 
@@ -120,6 +120,6 @@ def test_the_room_of_a_page_is_shared():
 def test_uploads_lie_at_their_real_place_whatever_link_leads_there(tmp_path):
     (tmp_path / "real").mkdir()
     os.symlink(tmp_path / "real", tmp_path / "link")
-    uploads = Uploads(tmp_path / "link/uploads", Storage(100), 100)
+    uploads = PendingUploads(tmp_path / "link/uploads", Storage(100), 100)
     path = Path(json.loads(request(uploads, [b"abc"])[1])[0])
-    assert uploads.take(path, tmp_path / "visit") == 3
+    assert uploads.take(path, tmp_path / "session") == 3
