@@ -27,13 +27,14 @@ from hybridiqa.benchmarks.published import (
 from hybridiqa.benchmarks.timing import Measured, Row, make_images, speed_row, take_turns
 from hybridiqa.inference.engine import Engine, load_engine
 from hybridiqa.inference.onnx_export import (
-    describe,
-    description_of,
+    choose_evenly,
+    describe_float,
+    describe_int8,
     export_network,
-    find_pictures,
-    int8_description,
     quantize_backbone,
+    serialize,
 )
+from hybridiqa.inference.scoring import find_images
 from hybridiqa.models import hub_code
 from hybridiqa.models.hyperiqa_weights import build_model
 from hybridiqa.utils.devices import choose_device
@@ -72,8 +73,8 @@ def load_onnx_engines(model: PreTrainedModel, folder: Path) -> dict[str, Engine]
         onnx = import_optional("onnx")
         image_processor: Any = model.image_processor  # which the class of all models does not declare
         export_network(model, str(folder / "network.onnx"))
-        network, description = onnx.load(str(folder / "network.onnx")), description_of(model)
-        (folder / "float.onnx").write_bytes(describe(network, description))
+        network, description = onnx.load(str(folder / "network.onnx")), describe_float(model)
+        (folder / "float.onnx").write_bytes(serialize(network, description))
     except ValueError as error:
         logger.warning("no rows of ONNX engines: %s", error)
         return {}
@@ -84,7 +85,7 @@ def load_onnx_engines(model: PreTrainedModel, folder: Path) -> dict[str, Engine]
                 images = make_images(NUM_CALIBRATION_IMAGES, 512, seed=1)
                 patches = torch.stack([image_processor.extract_patches(image) for image in images])
                 network = quantize_backbone(network, patches, image_processor)
-                (folder / "int8.onnx").write_bytes(describe(network, int8_description(description, network)))
+                (folder / "int8.onnx").write_bytes(serialize(network, describe_int8(description, network)))
             file = folder / ("int8.onnx" if dtype == "int8" else "float.onnx")
             engines[name] = load_engine(str(file), engine, dtype=dtype)
         except ValueError as error:
@@ -198,7 +199,7 @@ def load_engines(args: Namespace) -> dict[str, Engine]:
 
 def measure_precision(args: Namespace) -> Measured:
     """Measure rank correlation with the scores in float32, and the largest difference, of every precision."""
-    paths = find_pictures(args.images, args.num_images)
+    paths = choose_evenly(find_images(args.images), args.num_images)
     if len(paths) < 2:
         raise ValueError(f"--images must hold at least 2 images, got {len(paths)}")
     engines = load_engines(args)

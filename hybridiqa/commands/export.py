@@ -1,12 +1,12 @@
-"""A checkpoint -> one .onnx file, which `score.py --engine onnxruntime` and `--engine openvino` read.
+"""Export a checkpoint to one .onnx file, which `score.py --engine onnxruntime` and `--engine openvino` read.
 
     python export.py . --output scorer.onnx
-    python score.py PICTURES/ --engine openvino --model scorer.onnx
+    python score.py IMAGES/ --engine openvino --model scorer.onnx
 
-In int8, calibrated on pictures like those that are to be scored; fastest in OpenVINO:
+In int8, calibrated on images like those that are to be scored; fastest in OpenVINO:
 
-    python export.py . --output scorer.int8.onnx --dtype int8 --calibration_images PICTURES/
-    python score.py PICTURES/ --engine openvino --dtype int8 --model scorer.int8.onnx
+    python export.py . --output scorer.int8.onnx --dtype int8 --calibration_images IMAGES/
+    python score.py IMAGES/ --engine openvino --dtype int8 --model scorer.int8.onnx
 
 What is written has been compared with the checkpoint: in float32 no patch score may differ by more than 1e-4 (on the
 1-9 scale), in int8 the calibration images must be ranked as before (SRCC of 0.99 or more). It needs
@@ -20,22 +20,23 @@ import logging
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from hybridiqa.inference.onnx_engine import OnnxDescription
 from hybridiqa.inference.onnx_export import (
-    describe,
-    description_of,
+    choose_evenly,
+    describe_float,
+    describe_int8,
     export_network,
-    find_pictures,
-    int8_description,
-    largest_difference,
+    measure_difference,
+    measure_rank_correlation,
     quantize_backbone,
-    rank_correlation,
-    read_pictures,
+    read_images,
+    serialize,
 )
+from hybridiqa.inference.scoring import find_images
 from hybridiqa.models.loading import load_model
 from hybridiqa.utils.cli import exit_status
 from hybridiqa.utils.libraries import import_optional, silence_libraries
@@ -54,7 +55,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if os.path.lexists(args.output):
         raise ValueError(f"--output: {args.output} is there already; nothing is overwritten")
     if args.dtype == "int8" and not args.calibration_images:
-        raise ValueError("--dtype int8 needs --calibration_images: pictures like those that are to be scored")
+        raise ValueError("--dtype int8 needs --calibration_images: images like those that are to be scored")
     if args.dtype != "int8" and args.calibration_images:
         raise ValueError("--calibration_images are for --dtype int8")
     if args.num_calibration_images < 1:
@@ -63,8 +64,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         import_optional(name)
 
 
-def export_float(model: PreTrainedModel, folder: str) -> tuple[OnnxDescription, bytes]:
-    """The description and the content of the float32 file.
+def export_float(model: Any, folder: str) -> tuple[OnnxDescription, bytes]:
+    """Make the description and the content of the float32 file.
 
     Args:
         folder: for the exporter's own file.
@@ -74,10 +75,10 @@ def export_float(model: PreTrainedModel, folder: str) -> tuple[OnnxDescription, 
     """
     path = str(Path(folder, "network.onnx"))
     export_network(model, path)
-    description = description_of(model)
-    content = describe(import_optional("onnx").load(path), description)
+    description = describe_float(model)
+    content = serialize(import_optional("onnx").load(path), description)
     low, high = model.config.score_range
-    difference, accepted = largest_difference(model, content), LARGEST_DIFFERENCE * (high - low)
+    difference, accepted = measure_difference(model, content), LARGEST_DIFFERENCE * (high - low)
     print(f"largest difference of a patch score from torch's: {difference:.2g} (accepted: {accepted:.2g})")
     if not difference <= accepted:
         raise ValueError("the exported network differs from torch's; nothing is written")
@@ -85,18 +86,18 @@ def export_float(model: PreTrainedModel, folder: str) -> tuple[OnnxDescription, 
 
 
 def export_int8(description: OnnxDescription, float_content: bytes, patches: torch.Tensor) -> bytes:
-    """The content of the int8 file.
+    """Make the content of the int8 file.
 
     Args:
-        patches: uint8 `(pictures, patches, 3, height, width)`, to calibrate and compare on.
+        patches: uint8 `(images, patches, 3, height, width)`, to calibrate and compare on.
 
     Raises:
-        ValueError: a network that ranks the pictures otherwise than the float one.
+        ValueError: a network that ranks the images otherwise than the float one.
     """
     float_network = import_optional("onnx").load_from_string(float_content)
     network = quantize_backbone(float_network, patches, description.image_processor)
-    content = describe(network, int8_description(description, network))
-    srcc = rank_correlation(float_content, content, patches)
+    content = serialize(network, describe_int8(description, network))
+    srcc = measure_rank_correlation(float_content, content, patches)
     print(f"rank correlation of int8 with float32 on {len(patches)} images: {srcc:.4f}")
     if not srcc >= LEAST_RANK_CORRELATION:
         raise ValueError(
@@ -107,10 +108,15 @@ def export_int8(description: OnnxDescription, float_content: bytes, patches: tor
 
 
 def run(args: argparse.Namespace) -> None:
+    """Export and compare.
+
+    Raises:
+        ValueError: wrong usage, or scores that differ.
+    """
     check_arguments(args)
-    paths = find_pictures(args.calibration_images, args.num_calibration_images)
-    model = load_model(args.model, torch.device("cpu"), torch.float32, args.trust_remote_code, args.model_revision)
-    patches = read_pictures(paths, model.image_processor) if args.dtype == "int8" else None
+    paths = choose_evenly(find_images(args.calibration_images), args.num_calibration_images)
+    model: Any = load_model(args.model, torch.device("cpu"), torch.float32, args.trust_remote_code, args.model_revision)
+    patches = read_images(paths, model.image_processor) if args.dtype == "int8" else None
     with tempfile.TemporaryDirectory(dir=args.output.absolute().parent, prefix=f".{args.output.name}-") as folder:
         description, content = export_float(model, folder)
         if patches is not None:

@@ -1,8 +1,8 @@
 """Score images: files and folders, or a dataset, in; one row an image out.
 
     python score.py examples/
-    python score.py FOLDER PICTURE.png --model DIR_OR_REPO --output scores.csv
-    python score.py PICTURE.png --map maps/
+    python score.py FOLDER IMAGE.png --model DIR_OR_REPO --output scores.csv
+    python score.py IMAGE.png --map maps/
     python score.py --dataset DIR_OR_REPO --output scored/
     accelerate launch score.py FOLDER --output scores.csv
 
@@ -16,71 +16,43 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# Before torch is loaded: while its threads wait for each other they spin, and on a busy machine that makes a score take
-# up to ten times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-from datasets import Dataset, IterableDataset, disable_progress_bars
-from tqdm.auto import tqdm
-
-from hybridiqa.data.hub_dataset import fetch_card, push_splits
-from hybridiqa.inference.dataset_scoring import (
-    DatasetImages,
-    ScoredStream,
-    check_columns,
-    check_outside_dataset,
-    finish_stream,
-    in_order,
-    load_splits,
-    with_scores,
+from hybridiqa.inference.engine import DTYPES, ENGINES, dtype_named, load_engine
+from hybridiqa.inference.scoring import ImageScorer, PatchChoice, ScoredSource, find_images, in_order
+from hybridiqa.scores.ledger import (
+    ScoreLedger,
+    check_progress_dir,
+    make_search_test,
+    progress_dir_of,
+    read_progress,
+    remove_progress,
 )
-from hybridiqa.inference.engine import DTYPES, ENGINES, Engine, dtype_named, load_engine
-from hybridiqa.inference.patch_maps import PatchMaps, check_maps_apart, check_maps_dir
-from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
-from hybridiqa.scores.gallery import check_gallery_path, write_gallery
-from hybridiqa.scores.ledger import ScoreLedger, check_progress_dir, progress_dir_of, remove_progress, within
 from hybridiqa.scores.report import check_apart, check_errors_path, print_report, write_errors
-from hybridiqa.scores.score_file import ScoreRow, check_output
-from hybridiqa.utils.atomic import new_folder
+from hybridiqa.scores.score_file import ScoreRow, check_output, with_percentiles
 from hybridiqa.utils.cli import CommandFailure, exit_status
-from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
-from hybridiqa.utils.hub import HubRepository, PushError
+from hybridiqa.utils.files import as_text
 from hybridiqa.utils.libraries import silence_libraries
 from hybridiqa.utils.processes import Processes
 from hybridiqa.utils.root import ROOT, hub_constant
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+    from hybridiqa.inference.decoding import Sources
+    from hybridiqa.utils.hub import HubRepository
 
 SAMPLINGS = hub_constant("image_processing_hybridiqa", "SAMPLINGS")
 MAX_ERRORS_SHOWN = 10
 NEED_OUTPUT = "several processes need --output, where their scores come together"
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """The files named, and the images in the folders named (recursively, sorted), each once.
-
-    Raises:
-        ValueError: a path that is not there, or a folder without images.
-    """
-    paths: dict[str, Path] = {}  # by absolute path
-    for name in inputs:
-        if name and Path(name).is_dir():
-            found = [path for path in walk_files(Path(name)) if has_image_suffix(path) or path.is_dir()]
-            if not found:
-                raise ValueError(f"no images in the folder {name}")
-        elif os.path.lexists(name):
-            found = [Path(name)]
-        else:
-            raise ValueError(f"there is no file or folder {name!r}")
-        for path in found:
-            paths.setdefault(os.path.abspath(path), path)
-    return list(paths.values())
-
-
 def score_files(args: argparse.Namespace, processes: Processes) -> int:
-    """Score files and folders; the exit status.
+    """Score files and folders; return the exit status.
 
     Raises:
         ValueError: wrong usage, found before any image is scored.
@@ -89,66 +61,130 @@ def score_files(args: argparse.Namespace, processes: Processes) -> int:
     check_outputs(args, paths)
     if processes.count > 1 and not args.output:
         raise ValueError(NEED_OUTPUT)
-    engine, choice = open_engine(args, processes), PatchChoice(args.sampling, args.num_patches)
-    scorer = scorer_name(engine, choice)
+    silence_libraries()
+    scorer, started = open_scorer(args, processes), time.monotonic()
+    if args.output:
+        rows, num_known = _score_into_file(args, processes, scorer, paths)
+    else:
+        rows, num_known = _score_in_memory(args, scorer, paths)
+    return report(args, rows, num_known, time.monotonic() - started) if processes.is_main else 0
+
+
+def _score_in_memory(
+    args: argparse.Namespace, scorer: ImageScorer, paths: Sequence[Path]
+) -> tuple[list[ScoreRow], int]:
+    """Score images; return their rows in the order of the paths, and how many have the content of an earlier one."""
+    sources = [(as_text(path), path) for path in paths]
+    results = in_order(_score_paths(args, scorer, sources, {}))
+    rows = with_percentiles(
+        [result.row for result in results],
+        scorer.scorer_id,
+        quantiles=scorer.engine.config.score_quantiles,
+        among_library=args.percentile_of == "library",
+    )
+    return rows, sum(result.is_known for result in results)
+
+
+def _score_into_file(
+    args: argparse.Namespace, processes: Processes, scorer: ImageScorer, paths: Sequence[Path]
+) -> tuple[list[ScoreRow], int]:
+    """Score this process's share of the images into the file of scores.
+
+    Returns:
+        In the main process, the rows of all images in the order of the paths, and how many were known.
+    """
     sources = [(as_text(path), path) for path in paths[processes.index :: processes.count]]
-    how_to_merge = (within(args.inputs), engine.config.score_quantiles, args.percentile_of == "library")
-    started = time.monotonic()
-    with closing(ScoreLedger(args.output, scorer, processes.index)) as ledger:
+    with closing(ScoreLedger(args.output, scorer.scorer_id, processes.index)) as ledger:
+        merge = partial(
+            ledger.merge,
+            is_searched=make_search_test(args.inputs),
+            quantiles=scorer.engine.config.score_quantiles,
+            among_library=args.percentile_of == "library",
+        )
         try:
-            num_known = _score_share(args, engine, choice, ledger, sources, processes.is_main)
+            batches = _score_paths(args, scorer, sources, ledger.known(), processes.is_main)
+            num_known = _keep_rows(batches, ledger)
         except KeyboardInterrupt:
             if processes.count == 1:
-                ledger.merge(*how_to_merge)
+                merge()
             raise
         num_known = sum(processes.gather(num_known))
         if not processes.is_main:
-            return 0
-        merged = ledger.merge(*how_to_merge)
-    seconds, by_name = time.monotonic() - started, {row.path: row for row in merged if row.scorer == scorer}
-    rows = [by_name[name] for name in map(as_text, paths) if name in by_name]
-    return report(args, rows, num_known, seconds)
+            return [], num_known
+        by_name = {row.path: row for row in merge() if row.scorer == scorer.scorer_id}
+    return [by_name[name] for name in map(as_text, paths) if name in by_name], num_known
 
 
-def _score_share(
+def _score_paths(
     args: argparse.Namespace,
-    engine: Engine,
-    choice: PatchChoice,
-    ledger: ScoreLedger,
-    sources: Sequence[tuple[str, Path | bytes]],
-    is_main: bool,
-) -> int:
-    """Score what is this process's share of the work; how many of these scores were known."""
-    maps = PatchMaps(args.map, args.inputs, engine, choice) if args.map else None
-    known = None if maps else ledger.known()
-    num_known = 0
+    scorer: ImageScorer,
+    sources: Sequence[tuple[str, Path]],
+    known: dict[str, ScoreRow],
+    is_main: bool = True,
+) -> Iterator[list[ScoredSource]]:
+    """Yield batches of the results of files, and then write their maps, if any are asked for."""
+    if not args.map:
+        yield from _score_with_bar(scorer, sources, known, is_main)
+        return
+    from hybridiqa.inference.patch_maps import PatchMaps
+
+    maps = PatchMaps(args.map, args.inputs, scorer.engine, scorer.choice)
+    for results in _score_with_bar(scorer, sources, None, is_main):  # what is known has no patch scores any more
+        yield results
+        for result in results:
+            if result.patch_scores:
+                maps.write(sources[result.index][1], result)
+
+
+def _score_with_bar(
+    scorer: ImageScorer, sources: Sources, known: dict[str, ScoreRow] | None, is_main: bool
+) -> Iterator[list[ScoredSource]]:
+    """Yield what `ImageScorer.score` yields, while the main process shows a bar."""
+    from tqdm.auto import tqdm
+
     with tqdm(total=len(sources), unit="image", disable=None if is_main else True, leave=False) as progress:
-        for results in score_sources(engine, sources, choice, known, args.batch_size, args.num_workers):
-            ledger.add([result.row for result in results])
-            for result in results:
-                if maps and result.patch_scores:
-                    maps.write(sources[result.index][1], result)
-            num_known += sum(result.is_known for result in results)
+        for results in scorer.score(sources, known):
+            yield results
             progress.update(len(results))
+
+
+def _keep_rows(batches: Iterable[list[ScoredSource]], ledger: ScoreLedger) -> int:
+    """Write the rows to the ledger as they come; return how many scores were known."""
+    num_known = 0
+    for results in batches:
+        ledger.add([result.row for result in results])
+        num_known += sum(result.is_known for result in results)
     return num_known
 
 
 def score_dataset(args: argparse.Namespace, processes: Processes) -> int:
-    """Score a dataset's images; the exit status.
+    """Score a dataset's images; return the exit status.
 
     Raises:
         ValueError: wrong usage, found before any image is scored.
     """
+    from datasets import disable_progress_bars
+
+    from hybridiqa.inference.dataset_scoring import check_columns, load_splits
+    from hybridiqa.utils.hub import PushError
+
+    silence_libraries()
+    disable_progress_bars()
     check_dataset_arguments(args, processes)
     splits = load_splits(args.dataset, args.split, args.streaming)
     check_columns(splits, args.image_column, args.score_column)
-    engine, choice = open_engine(args, processes), PatchChoice(args.sampling, args.num_patches)
-    score_splits = _score_stream if args.streaming else _score_splits
-    return score_splits(args, processes, engine, choice, splits)
+    scorer, score_splits = open_scorer(args, processes), _score_stream if args.streaming else _score_splits
+    try:
+        return score_splits(args, processes, scorer, splits)
+    except PushError as error:
+        again = "goes on from here" if args.output else "begins anew"
+        raise CommandFailure(f"{error}; the same command {again}") from error
 
 
-def repository_of(args: argparse.Namespace) -> HubRepository:
-    """Where --push_to_hub goes."""
+def name_repository(args: argparse.Namespace) -> HubRepository:
+    """Return the repository that --push_to_hub names."""
+    from hybridiqa.utils.hub import HubRepository
+
     return HubRepository(args.push_to_hub, "dataset", args.private)
 
 
@@ -166,32 +202,37 @@ def check_dataset_arguments(args: argparse.Namespace, processes: Processes) -> N
     if args.output and os.path.lexists(args.output):
         raise ValueError(f"--output must be a new folder, {args.output} is there already; nothing is overwritten")
     if args.output:
+        from hybridiqa.inference.dataset_scoring import check_outside_dataset
+
         check_progress_dir(args.output)
         check_outside_dataset(args.output, args.dataset)
     if args.push_to_hub:
-        repository_of(args).check()
+        name_repository(args).check()
 
 
 def _score_splits(
     args: argparse.Namespace,
     processes: Processes,
-    engine: Engine,
-    choice: PatchChoice,
+    scorer: ImageScorer,
     splits: dict[str, Dataset],
 ) -> int:
     """Score whole splits, and save or push them with their scores."""
-    images, started = DatasetImages(splits, args.image_column), time.monotonic()
-    share = images[processes.index :: processes.count]
-    with closing(ScoreLedger(args.output, scorer_name(engine, choice), processes.index)) as ledger:
-        num_known = _score_share(args, engine, choice, ledger, share, processes.is_main)
+    from hybridiqa.data.hub_dataset import fetch_card, push_splits
+    from hybridiqa.inference.dataset_scoring import DatasetImages, with_scores
+    from hybridiqa.utils.atomic import new_folder
+
+    started = time.monotonic()
+    share = DatasetImages(splits, args.image_column, processes.index, processes.count)
+    with closing(ScoreLedger(args.output, scorer.scorer_id, processes.index)) as ledger:
+        num_known = _keep_rows(_score_with_bar(scorer, share, ledger.known(), processes.is_main), ledger)
         num_known = sum(processes.gather(num_known))
         if not processes.is_main:
             return 0
-        by_name = {row.path: row for row in ledger.added_rows() if row.scorer == ledger.scorer}
-        rows = [by_name[name] for name in images.names()]
+        by_name = {row.path: row for row in read_progress(args.output) if row.scorer == scorer.scorer_id}
+        rows = [by_name[name] for name in DatasetImages(splits, args.image_column).names()]
         scored = with_scores(splits, by_name, args.score_column)
         if args.push_to_hub:  # first: where it fails, the scores are still in the progress that the same command takes
-            url = push_splits(scored, repository_of(args), fetch_card(repository_of(args)))
+            url = push_splits(scored, name_repository(args), fetch_card(name_repository(args)))
             print(f"pushed to {url}", file=sys.stderr)
         with new_folder(args.output) as unfinished:
             scored.save_to_disk(unfinished)
@@ -202,21 +243,21 @@ def _score_splits(
 def _score_stream(
     args: argparse.Namespace,
     processes: Processes,
-    engine: Engine,
-    choice: PatchChoice,
+    scorer: ImageScorer,
     splits: dict[str, IterableDataset],
 ) -> int:
     """Score splits as they are read, and write or push them a few rows at a time."""
+    from hybridiqa.inference.dataset_scoring import ScoredStream, finish_stream
 
-    def score(sources: Sequence[tuple[str, Path | bytes]]) -> list[ScoreRow]:
-        return in_order(score_sources(engine, sources, choice, {}, args.batch_size, args.num_workers), len(sources))
+    def score(sources: Sources) -> list[ScoreRow]:
+        return [result.row for result in in_order(scorer.score(sources, {}))]
 
     stream, started = ScoredStream(splits, args.image_column, args.score_column, score), time.monotonic()
     if args.output:
-        folder = stream.write(args.output, scorer_name(engine, choice), processes.index, processes.count)
+        folder = stream.write(args.output, scorer.scorer_id, processes.index, processes.count)
     else:
-        stream.push(repository_of(args))
-        print(f"pushed to {repository_of(args).url}", file=sys.stderr)
+        stream.push(name_repository(args))
+        print(f"pushed to {name_repository(args).url}", file=sys.stderr)
     shares = processes.gather((stream.num_rows, stream.errors))
     if not processes.is_main:
         return 0
@@ -226,33 +267,35 @@ def _score_stream(
     for row in errors[:MAX_ERRORS_SHOWN]:
         print(f"{row.path}: {row.error}")
     num_scored = sum(num_rows for num_rows, _ in shares) - len(errors)
-    print(summary(num_scored, len(errors), 0, seconds), file=sys.stderr)
+    print_summary(num_scored, len(errors), 0, seconds)
     return 1 if errors else 0
 
 
 def report(args: argparse.Namespace, rows: list[ScoreRow], num_known: int, seconds: float) -> int:
-    """Show what the images got, and write what was asked for; the exit status."""
+    """Print the rows and write the files that were asked for; return the exit status."""
     print_report(rows, is_terminal=sys.stdout.isatty())
     if args.errors:
         write_errors(args.errors, rows)
     if args.gallery:
+        from hybridiqa.scores.gallery import write_gallery
+
         write_gallery(rows, args.gallery)
     num_failed = sum(row.error is not None for row in rows)
-    print(summary(len(rows) - num_failed - num_known, num_failed, num_known, seconds), file=sys.stderr)
+    print_summary(len(rows) - num_failed - num_known, num_failed, num_known, seconds)
     return 1 if num_failed else 0
 
 
-def summary(num_scored: int, num_failed: int, num_known: int, seconds: float) -> str:
-    """The line that closes a run."""
+def print_summary(num_scored: int, num_failed: int, num_known: int, seconds: float) -> None:
+    """Print the line that closes a run."""
     known = f"{num_known} skipped as known, " if num_known else ""
-    return f"{num_scored} scored, {num_failed} failed, {known}{num_scored / seconds:.2f} images/s"
+    print(f"{num_scored} scored, {num_failed} failed, {known}{num_scored / seconds:.2f} images/s", file=sys.stderr)
 
 
 def check_outputs(args: argparse.Namespace, paths: Sequence[Path]) -> None:
     """Raise ValueError for files and folders that cannot be written without overwriting something.
 
     Args:
-        paths: of the pictures that are to be scored.
+        paths: of the images that are to be scored.
     """
     outputs = {f"--{name}": getattr(args, name) for name in ("output", "errors", "gallery", "map")}
     outputs = {name: path for name, path in outputs.items() if path}
@@ -264,14 +307,18 @@ def check_outputs(args: argparse.Namespace, paths: Sequence[Path]) -> None:
     if args.errors:
         check_errors_path(args.errors)
     if args.gallery:
+        from hybridiqa.scores.gallery import check_gallery_path
+
         check_gallery_path(args.gallery)
     if args.map:
+        from hybridiqa.inference.patch_maps import check_maps_apart, check_maps_dir
+
         check_maps_dir(args.map)
         check_maps_apart(args.map, args.inputs, paths, progress_dir)
 
 
-def open_engine(args: argparse.Namespace, processes: Processes) -> Engine:
-    """What scores, on this process's device; numbers that depend on the device are filled in."""
+def open_scorer(args: argparse.Namespace, processes: Processes) -> ImageScorer:
+    """Load what scores, on this process's device; numbers that were not given depend on the device."""
     engine = load_engine(
         args.model,
         engine=args.engine,
@@ -282,12 +329,12 @@ def open_engine(args: argparse.Namespace, processes: Processes) -> Engine:
         compile=args.compile,
         exact=args.exact,
     )
-    is_cpu = engine.device.type == "cpu"
-    if args.batch_size is None:
-        args.batch_size = 1 if is_cpu else 8
-    if args.num_workers is None:
-        args.num_workers = min(os.cpu_count() or 1, 2 if is_cpu else 16)
-    return engine
+    is_cpu, batch_size, num_workers = engine.device.type == "cpu", args.batch_size, args.num_workers
+    if batch_size is None:
+        batch_size = 1 if is_cpu else 8
+    if num_workers is None:
+        num_workers = min(os.cpu_count() or 1, 2 if is_cpu else 16)
+    return ImageScorer(engine, PatchChoice(args.sampling, args.num_patches), batch_size, num_workers)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -302,8 +349,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, help="a .csv, .jsonl or .parquet file, new or of earlier runs")
     results.add_argument("--errors", type=Path, metavar="FILE", help="a CSV of what could not be scored, and why")
-    results.add_argument("--gallery", type=Path, metavar="FILE", help="one HTML page of all pictures and scores")
-    results.add_argument("--map", type=Path, metavar="DIR", help="a picture of the patches' scores for every image")
+    results.add_argument("--gallery", type=Path, metavar="FILE", help="one HTML page of all images and scores")
+    results.add_argument("--map", type=Path, metavar="DIR", help="an image of the patches' scores for every image")
     results.add_argument(
         "--percentile_of",
         choices=("checkpoint", "library"),
@@ -338,7 +385,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score everything; the exit status.
+    """Score everything; return the exit status.
 
     Raises:
         ValueError: wrong usage, found before any image is scored.
@@ -349,16 +396,13 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.inputs) == bool(args.dataset):
         raise ValueError("give images and folders, or else --dataset")
     processes = Processes(args.device)
-    try:
-        status = score_dataset(args, processes) if args.dataset else score_files(args, processes)
-    except PushError as error:
-        again = "goes on from here" if args.output else "begins anew"
-        raise CommandFailure(f"{error}; the same command {again}") from error
+    status = score_dataset(args, processes) if args.dataset else score_files(args, processes)
     return status if processes.count == 1 else 0  # a launcher takes anything else for a crash
 
 
 def main(argv: list[str] | None = None) -> int:
+    # Before torch is loaded: while its threads wait for each other they spin, and on a busy machine that makes a score
+    # take up to ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = parse_arguments(argv)
-    silence_libraries()
-    disable_progress_bars()
     return exit_status("score.py", lambda: run(args), "stopped; with --output, the same command goes on from here")

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from hybridiqa.evaluation.images import Sources
 from hybridiqa.inference.engine import Engine
-from hybridiqa.inference.scoring import PatchChoice, score_sources, scorer_name
+from hybridiqa.inference.scoring import ImageScorer, PatchChoice
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +27,14 @@ class CheckpointScorer:
     needs_prompts = False
 
     def __init__(self, engine: Engine, num_patches: int | None = None, batch_size: int = 1, num_workers: int = 2):
-        self.engine, self.batch_size, self.num_workers = engine, batch_size, num_workers
-        self.choice = PatchChoice(num_patches=num_patches)
-        self.description = f"hybridIQA {scorer_name(engine, self.choice)}"
+        self.scorer = ImageScorer(engine, PatchChoice(num_patches=num_patches), batch_size, num_workers)
+        self.description = f"hybridIQA {self.scorer.scorer_id}"
 
     def score(self, sources: Sources, prompts: Sequence[str] | None = None) -> list[float]:
         """Return one score an image, NaN where it has none; the reason is logged."""
         scores = [math.nan] * len(sources)
         with tqdm(total=len(sources), unit="image", disable=None, leave=False) as progress:
-            for results in score_sources(self.engine, sources, self.choice, {}, self.batch_size, self.num_workers):
+            for results in self.scorer.score(sources, {}):
                 for result in results:
                     if result.row.score is not None:
                         scores[result.index] = result.row.score

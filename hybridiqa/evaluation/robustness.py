@@ -25,9 +25,10 @@ from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, apply_distortion,
 from hybridiqa.evaluation.images import LazyImages
 from hybridiqa.evaluation.scorers import ScorerOptions, load_scorers
 from hybridiqa.evaluation.tables import robustness_csv, robustness_markdown, write_csv
+from hybridiqa.inference.scoring import find_images
 from hybridiqa.utils.atomic import new_folder, write_json
 from hybridiqa.utils.devices import choose_device
-from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, walk_files
+from hybridiqa.utils.files import as_text, content_hash
 from hybridiqa.utils.runs import describe_run
 
 logger = logging.getLogger(__name__)
@@ -328,9 +329,7 @@ def run_robustness(args: Namespace) -> str:
     root = Path(args.images)
     if not root.is_dir():
         raise ValueError(f"--images must be a folder, got {args.images}")
-    paths = [path for path in walk_files(root) if has_image_suffix(path)]
-    if not paths:
-        raise ValueError(f"no images in the folder {args.images}")
+    paths = find_images([args.images])
     versions = ImageVersions(paths, root, args.seed, args.max_size)
     with new_folder(args.output_dir) as unfinished:
         scorers = load_scorers(args.model, ScorerOptions.from_arguments(args))

@@ -1,8 +1,8 @@
-"""A dataset's splits, from a folder or the Hub -> the same with two columns of scores; as a whole, or as a stream."""
+"""Scores as two more columns of a dataset from a folder or the Hub: as a whole, or as a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from datasets import (
 )
 from pyarrow import parquet
 
-from hybridiqa.inference.scoring import ScoredSource
 from hybridiqa.scores.ledger import progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow
 from hybridiqa.utils.atomic import is_within, open_atomically, write_text_atomically
@@ -33,7 +32,7 @@ Sources = Sequence[tuple[str, Path | bytes]]
 
 
 def load_splits(name: str, split: str | None, is_streaming: bool) -> dict[str, Dataset | IterableDataset]:
-    """The splits of a dataset (all, or the one named): a folder that `datasets` reads, or a Hub id.
+    """Load the splits of a dataset (all, or the one named): a folder that `datasets` reads, or a Hub id.
 
     Raises:
         ValueError: no such dataset, or no such split.
@@ -76,12 +75,13 @@ def check_columns(splits: dict[str, Dataset | IterableDataset], image_column: st
                 f"--image_column must name a column of images, here {', '.join(images) or 'none'}; "
                 f"got {image_column} (split {name})"
             )
-        for column in _score_columns(score_column):
+        for column in _name_columns(score_column):
             if column in features:
                 raise ValueError(f"split {name} has a column {column!r} already: choose another --score_column")
 
 
-def _score_columns(score_column: str) -> tuple[str, str]:
+def _name_columns(score_column: str) -> tuple[str, str]:
+    """Return the names of the columns of scores and of their standard deviations."""
     return score_column, f"{score_column}_std"
 
 
@@ -92,44 +92,44 @@ def _file_or_bytes(image: dict | None) -> Path | bytes:
 
 
 def row_name(split: str, index: int) -> str:
-    """What a row is called where a file would have its path."""
+    """Return the name of a row, which stands where a file would have its path."""
     return f"{split}/{index}"
 
 
-class DatasetImages(Sequence):
-    """The images of all splits as they are stored, each with its name, `SPLIT/ROW`.
+class DatasetImages:
+    """Images of all splits as they are stored, each with its name, `SPLIT/ROW`; of several processes one's share.
 
     Args:
         splits: datasets by name.
         image_column: a column of images in each of them.
+        process_index: every `num_processes`-th image from this one on.
     """
 
-    def __init__(self, splits: dict[str, Dataset], image_column: str):
+    def __init__(
+        self, splits: Mapping[str, Dataset], image_column: str, process_index: int = 0, num_processes: int = 1
+    ):
         self.image_column = image_column
         self.rows = {
             name: rows.with_format(None).select_columns([image_column]).cast_column(image_column, Image(decode=False))
             for name, rows in splits.items()
         }
-        self.places = [(name, index) for name, rows in splits.items() for index in range(len(rows))]
+        places = [(name, index) for name, rows in splits.items() for index in range(len(rows))]
+        self.places = places[process_index::num_processes]
 
     def __len__(self) -> int:
         return len(self.places)
 
     def names(self) -> list[str]:
-        """`row_name` of every image."""
+        """Return the `row_name` of every image."""
         return [row_name(split, index) for split, index in self.places]
 
-    def __getitem__(self, index: int | slice) -> tuple[str, Path | bytes] | DatasetImages:
-        if isinstance(index, slice):
-            share = object.__new__(DatasetImages)
-            share.image_column, share.rows, share.places = self.image_column, self.rows, self.places[index]
-            return share
+    def __getitem__(self, index: int) -> tuple[str, Path | bytes]:
         split, row = self.places[index]
         return row_name(split, row), _file_or_bytes(self.rows[split][row][self.image_column])
 
 
 def with_scores(splits: dict[str, Dataset], rows: dict[str, ScoreRow], score_column: str) -> DatasetDict:
-    """The splits with `score_column` and `score_column` + "_std", float32; null where an image has no score.
+    """Return the splits with `score_column` and `score_column` + "_std", float32; null where an image has no score.
 
     Args:
         rows: by `row_name`, one for every row of every split.
@@ -137,7 +137,7 @@ def with_scores(splits: dict[str, Dataset], rows: dict[str, ScoreRow], score_col
     scored = {}
     for split, dataset in splits.items():
         of_split = [rows[row_name(split, index)] for index in range(len(dataset))]
-        for column, attribute in zip(_score_columns(score_column), ("score", "score_std"), strict=True):
+        for column, attribute in zip(_name_columns(score_column), ("score", "score_std"), strict=True):
             values = [getattr(row, attribute) for row in of_split]
             dataset = dataset.add_column(column, values, feature=Value("float32"))
         scored[split] = dataset
@@ -145,7 +145,7 @@ def with_scores(splits: dict[str, Dataset], rows: dict[str, ScoreRow], score_col
 
 
 class ScoredStream:
-    """Splits that are read, scored and written a few rows at a time.
+    """Splits of a dataset that are read, scored and written a few rows at a time.
 
     Args:
         splits: streams by name.
@@ -160,10 +160,11 @@ class ScoredStream:
         score: Callable[[Sources], list[ScoreRow]],
     ):
         self.splits, self.image_column, self.score_column, self.score = splits, image_column, score_column, score
-        self.num_rows, self.errors = 0, []
+        self.num_rows = 0
+        self.errors: list[ScoreRow] = []
 
     def _features(self, split: str) -> Features:
-        columns = dict.fromkeys(_score_columns(self.score_column), Value("float32"))
+        columns = dict.fromkeys(_name_columns(self.score_column), Value("float32"))
         return Features({**self.splits[split].features, **columns})
 
     def _score_batch(self, split: str, images: list[dict | None], positions: list[int]) -> dict[str, list]:
@@ -171,11 +172,11 @@ class ScoredStream:
         rows = self.score(sources)
         self.num_rows += len(rows)
         self.errors += [row for row in rows if row.error is not None]
-        score_column, std_column = _score_columns(self.score_column)
+        score_column, std_column = _name_columns(self.score_column)
         return {score_column: [row.score for row in rows], std_column: [row.score_std for row in rows]}
 
-    def _scored(self, split: str, stream: IterableDataset, num_skipped: int = 0) -> IterableDataset:
-        """The stream with its scores, images as they are stored."""
+    def _add_scores(self, split: str, stream: IterableDataset, num_skipped: int = 0) -> IterableDataset:
+        """Return the stream with its scores, images as they are stored."""
         features = Features({**self._features(split), self.image_column: Image(decode=False)})
         return (
             stream.skip(num_skipped)
@@ -190,7 +191,7 @@ class ScoredStream:
             )
         )
 
-    def write(self, output: Path, scorer: str, process_index: int = 0, num_processes: int = 1) -> Path:
+    def write(self, output: Path, scorer_id: str, process_index: int = 0, num_processes: int = 1) -> Path:
         """Write this process's share as Parquet files of 512 rows, below a folder that later takes the name `output`.
 
         A stream that was killed goes on after its last whole file.
@@ -202,17 +203,17 @@ class ScoredStream:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         begun = folder / f".scorer-{process_index}-of-{num_processes}"
         if not begun.exists():
-            write_text_atomically(begun, scorer)  # other processes look at it
+            write_text_atomically(begun, scorer_id)  # other processes look at it
         others = {path.name: path.read_text() for path in folder.glob(".scorer-*")}
-        if set(others.values()) != {scorer} or any(not name.endswith(f"-of-{num_processes}") for name in others):
+        if set(others.values()) != {scorer_id} or any(not name.endswith(f"-of-{num_processes}") for name in others):
             raise ValueError(f"{folder} holds an unfinished run of other options: finish it with those, or remove it")
         for split, stream in self.splits.items():
-            share = self._share(stream, process_index, num_processes)
+            share = self._take_share(stream, process_index, num_processes)
             self._write_split(folder / "data", f"{split}-{process_index:05d}", split, share)
         return folder
 
-    def _share(self, stream: IterableDataset, process_index: int, num_processes: int) -> IterableDataset:
-        """A process's part of a stream: whole files of it, or where there are too few every `num_processes`-th row.
+    def _take_share(self, stream: IterableDataset, process_index: int, num_processes: int) -> IterableDataset:
+        """Return a process's part of a stream: whole files, or where there are too few every `num_processes`-th row.
 
         `split_dataset_by_node` would let every process score all rows of a single file; and of what it gives,
         datasets 4 forgets the share at the next `skip`.
@@ -230,7 +231,7 @@ class ScoredStream:
     def _write_split(self, folder: Path, prefix: str, split: str, stream: IterableDataset) -> None:
         written = sorted(folder.glob(f"{prefix}-*.parquet"))
         num_written = sum(parquet.read_metadata(path).num_rows for path in written)
-        batches = self._scored(split, stream, num_written).iter(ROWS_PER_SHARD)
+        batches = self._add_scores(split, stream, num_written).iter(ROWS_PER_SHARD)
         for number, batch in zip(count(len(written)), batches, strict=False):
             path = folder / f"{prefix}-{number:06d}.parquet"
             with open_atomically(path) as file:
@@ -243,7 +244,7 @@ class ScoredStream:
             PushError: it did not arrive, or not all of it.
         """
         scored = {
-            split: self._scored(split, stream).cast_column(self.image_column, Image())
+            split: self._add_scores(split, stream).cast_column(self.image_column, Image())
             for split, stream in self.splits.items()
         }
         with pushing_to(repository):
@@ -257,9 +258,3 @@ def finish_stream(folder: Path, output: Path, splits: Iterable[str]) -> None:
     for path in folder.glob(".scorer-*"):
         path.unlink()
     folder.rename(output)
-
-
-def in_order(results: Iterable[list[ScoredSource]], num_sources: int) -> list[ScoreRow]:
-    """The rows of `score_sources`, in the order of the sources."""
-    rows = {result.index: result.row for batch in results for result in batch}
-    return [rows[index] for index in range(num_sources)]

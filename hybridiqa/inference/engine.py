@@ -1,15 +1,16 @@
-"""What scores patches: torch, or a file made by `export.py` in ONNX Runtime or OpenVINO."""
+"""Engines, which score patches: torch, or a file made by `export.py` in ONNX Runtime or OpenVINO.
+
+Importing this loads no library: `load_engine` loads those of the engine that is asked for.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from transformers import BaseImageProcessor, PretrainedConfig
-
-from hybridiqa.inference.onnx_engine import OnnxRuntimeEngine, OpenVinoEngine, load_onnx_engine
-from hybridiqa.inference.torch_engine import load_torch_engine
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
 
 DTYPES_OF_ENGINES = {
     "torch": ("float32", "bfloat16", "float16"),
@@ -22,7 +23,7 @@ DTYPES = tuple(dict.fromkeys(dtype for dtypes in DTYPES_OF_ENGINES.values() for 
 
 
 def dtype_named(name: str) -> str:
-    """The dtype that a short name such as bf16 stands for, or the name itself."""
+    """Return the dtype that a short name such as bf16 stands for, or the name itself."""
     return SHORT_DTYPES.get(name, name)
 
 
@@ -45,10 +46,10 @@ class Engine(Protocol):
     device: torch.device
     fingerprint: str
     config: PretrainedConfig
-    image_processor: BaseImageProcessor
+    image_processor: Any  # a HybridIQAImageProcessor; no checker knows the class, which is loaded with the checkpoint
 
     def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """`(batch, patches, 3, height, width)`, uint8 RGB -> `(batch, patches)`, float32, on the CPU."""
+        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
 
 
 def load_engine(
@@ -61,7 +62,7 @@ def load_engine(
     compile: bool = False,
     exact: bool = False,
 ) -> Engine:
-    """The engine for a model, ready to score.
+    """Load the engine for a model, ready to score.
 
     Args:
         model: for torch a folder or a Hub id, for the others an .onnx file made by `export.py`.
@@ -82,8 +83,11 @@ def load_engine(
         accepted = ", ".join(DTYPES_OF_ENGINES[engine])
         raise ValueError(f"--engine {engine} computes in {accepted}, got --dtype {dtype}")
     if engine != "torch":
-        engine_class = OpenVinoEngine if engine == "openvino" else OnnxRuntimeEngine
-        return load_onnx_engine(engine_class, model, device, dtype, compile)
+        from hybridiqa.inference.onnx_engine import load_onnx_engine
+
+        return load_onnx_engine(engine, model, device, dtype, compile)
     if Path(model).suffix == ".onnx":
         raise ValueError(f"{model} is for --engine onnxruntime or openvino; torch takes a folder or a Hub id")
+    from hybridiqa.inference.torch_engine import load_torch_engine
+
     return load_torch_engine(model, device, dtype, trust_remote_code, revision, compile, exact)

@@ -1,4 +1,4 @@
-"""Engines for ONNX Runtime and OpenVINO, on the CPU, and what an .onnx file of `export.py` says about itself."""
+"""Engines for ONNX Runtime and OpenVINO, on the CPU, and the description inside an .onnx file of `export.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BaseImageProcessor, PretrainedConfig
+from transformers import PretrainedConfig
 
 from hybridiqa.models import hub_code
 from hybridiqa.utils.libraries import first_line, import_optional
@@ -34,13 +34,13 @@ class OnnxDescription:
     """
 
     config: PretrainedConfig
-    image_processor: BaseImageProcessor
+    image_processor: Any
     dtype: str
     fingerprint: str
 
     def to_json(self) -> str:
-        """What is written into the file, under `METADATA_KEY`."""
-        fields = {"dtype": self.dtype, "fingerprint": self.fingerprint}
+        """Return what is written into the file, under `METADATA_KEY`."""
+        fields: dict[str, Any] = {"dtype": self.dtype, "fingerprint": self.fingerprint}
         for name in ("config", "image_processor"):
             values = getattr(self, name).to_dict()
             fields[name] = {key: value for key, value in values.items() if key not in OF_THIS_MACHINE}
@@ -48,7 +48,7 @@ class OnnxDescription:
 
     @classmethod
     def from_json(cls, text: str) -> OnnxDescription:
-        """The inverse of `to_json`."""
+        """Return the description that `to_json` wrote."""
         fields = json.loads(text)
         return cls(
             hub_code.HybridIQAConfig.from_dict(fields["config"]),
@@ -58,13 +58,13 @@ class OnnxDescription:
         )
 
 
-def not_an_export(name: str | Path) -> ValueError:
-    """The error for what is no such file."""
+def no_export_error(name: str | Path) -> ValueError:
+    """Return the error for what is no such file."""
     return ValueError(f"{name} is no .onnx file of export.py: python export.py MODEL --output scorer.onnx makes one")
 
 
 class _OnnxEngine:
-    """What both have in common; see `hybridiqa.inference.engine.Engine`."""
+    """Part that both engines share; see `hybridiqa.inference.engine.Engine`."""
 
     name: str
     device = torch.device("cpu")
@@ -76,12 +76,12 @@ class _OnnxEngine:
         self.dtype, self.fingerprint = dtype, description.fingerprint
 
 
-def _description(metadata: str, file_name: str | Path) -> OnnxDescription:
+def _read_description(metadata: str, file_name: str | Path) -> OnnxDescription:
     """Return what a file says about itself. Raises ValueError, one line, for whatever is wrong in it."""
     try:
         return OnnxDescription.from_json(metadata)
     except Exception as error:  # JSON that is none, other fields, a configuration beyond its bounds
-        raise ValueError(f"{not_an_export(file_name)} ({first_line(error)})") from error
+        raise ValueError(f"{no_export_error(file_name)} ({first_line(error)})") from error
 
 
 class OnnxRuntimeEngine(_OnnxEngine):
@@ -106,11 +106,11 @@ class OnnxRuntimeEngine(_OnnxEngine):
             self.session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
             metadata = self.session.get_modelmeta().custom_metadata_map[METADATA_KEY]
         except Exception as error:  # a parser's own classes, or KeyError
-            raise not_an_export(file_name) from error
-        super().__init__(_description(metadata, file_name), dtype)
+            raise no_export_error(file_name) from error
+        super().__init__(_read_description(metadata, file_name), dtype)
 
     def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """`(batch, patches, 3, height, width)`, uint8 RGB -> `(batch, patches)`, float32, on the CPU."""
+        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
         rows = []
         for image in patches:
             chunks = self.image_processor.normalize_patches(image).split(CHUNK_SIZE)
@@ -149,8 +149,8 @@ class OpenVinoEngine(_OnnxEngine):
             model = core.read_model(network)
             metadata = model.get_rt_info(["framework", METADATA_KEY]).value
         except RuntimeError as error:
-            raise not_an_export(file_name) from error
-        super().__init__(_description(metadata, file_name), dtype)
+            raise no_export_error(file_name) from error
+        super().__init__(_read_description(metadata, file_name), dtype)
         if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ValueError("--dtype bfloat16: this processor does not compute in it, float32 and int8 are accepted")
         side = self.config.patch_size
@@ -165,7 +165,7 @@ class OpenVinoEngine(_OnnxEngine):
         self.request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """`(batch, patches, 3, height, width)`, uint8 RGB -> `(batch, patches)`, float32, on the CPU."""
+        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
         return torch.from_numpy(np.stack([self._score_image(image) for image in patches]))
 
     def _score_image(self, patches: torch.Tensor) -> np.ndarray:
@@ -178,16 +178,16 @@ class OpenVinoEngine(_OnnxEngine):
 
 
 def load_onnx_engine(
-    engine_class: type[OnnxRuntimeEngine | OpenVinoEngine], model: str, device: str | None, dtype: str, compile: bool
+    engine: str, model: str, device: str | None, dtype: str, compile: bool
 ) -> OnnxRuntimeEngine | OpenVinoEngine:
-    """As `hybridiqa.inference.engine.load_engine`."""
+    """Load "onnxruntime" or "openvino"; the arguments are those of `hybridiqa.inference.engine.load_engine`."""
     if device not in (None, "cpu"):
-        raise ValueError(f"--engine {engine_class.name} runs on the cpu, got --device {device}")
+        raise ValueError(f"--engine {engine} runs on the cpu, got --device {device}")
     if compile:
-        raise ValueError(f"--compile is for --engine torch, got --engine {engine_class.name}")
+        raise ValueError(f"--compile is for --engine torch, got --engine {engine}")
     if not Path(model).is_file():
-        raise not_an_export(model)
+        raise no_export_error(model)
     network = Path(model).read_bytes()
     if EXTERNAL_DATA in network:
         raise ValueError(f"{model} has weights in other files, which are not read: export.py writes one file")
-    return engine_class(network, dtype, model)
+    return (OpenVinoEngine if engine == "openvino" else OnnxRuntimeEngine)(network, dtype, model)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import BaseImageProcessor, PreTrainedModel
 
 from hybridiqa.inference.onnx_engine import (
     INPUT_NAME,
@@ -24,7 +23,6 @@ from hybridiqa.inference.onnx_engine import (
     OpenVinoEngine,
 )
 from hybridiqa.models.loading import model_fingerprint
-from hybridiqa.utils.files import has_image_suffix, walk_files
 from hybridiqa.utils.libraries import import_optional
 from metrics.iqa.iqa import compute_metrics
 
@@ -37,27 +35,17 @@ OPSET = 17  # the first with layer normalisation as one operation
 PARITY_BATCH_SIZES = (1, 5, 7)
 
 
-def find_pictures(inputs: Sequence[str], limit: int) -> list[Path]:
-    """The pictures in files and folders (recursively), at most `limit` of them, evenly spread.
-
-    Raises:
-        ValueError: a path that is not there.
-    """
-    paths: dict[Path, None] = {}
-    for given in map(Path, inputs):
-        if not given.exists():
-            raise ValueError(f"there is no file or folder {str(given)!r}")
-        found = filter(has_image_suffix, walk_files(given)) if given.is_dir() else [given]
-        paths |= dict.fromkeys(found)
+def choose_evenly(paths: Sequence[Path], limit: int) -> list[Path]:
+    """Return at most `limit` of the paths, evenly spread."""
     every = max(1, len(paths) / limit)
     return [path for index, path in enumerate(paths) if index == 0 or index // every > (index - 1) // every]
 
 
-def read_pictures(paths: Sequence[Path], image_processor: BaseImageProcessor) -> torch.Tensor:
-    """uint8 `(pictures, patches, 3, height, width)`; what cannot be read is reported and left out.
+def read_images(paths: Sequence[Path], image_processor: Any) -> torch.Tensor:
+    """Read uint8 `(images, patches, 3, height, width)`; what cannot be read is reported and left out.
 
     Raises:
-        ValueError: fewer than 10 pictures.
+        ValueError: fewer than 10 images.
     """
     patches = []
     for path in paths:
@@ -70,39 +58,39 @@ def read_pictures(paths: Sequence[Path], image_processor: BaseImageProcessor) ->
     return torch.stack(patches)
 
 
-def quantize_backbone(network: Any, patches: torch.Tensor, image_processor: BaseImageProcessor) -> Any:
-    """A network (an `onnx.ModelProto`) with the backbone in int8, and all else, 3 % of the work, in float32.
+def quantize_backbone(network: Any, patches: torch.Tensor, image_processor: Any) -> Any:
+    """Quantize the backbone of a network (an `onnx.ModelProto`) to int8; all else, 3 % of the work, stays float32.
 
     Args:
-        patches: uint8 `(pictures, patches, 3, height, width)`, to calibrate on.
+        patches: uint8 `(images, patches, 3, height, width)`, to calibrate on.
     """
     nncf = import_optional("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     chosen = torch.linspace(0, patches.shape[1] - 1, PATCHES_AN_IMAGE).round().long().unique()
-    pictures = [image_processor.normalize_patches(picture[chosen]).numpy() for picture in patches]
+    images = [image_processor.normalize_patches(image[chosen]).numpy() for image in patches]
     others = [node.name for node in network.graph.node if not node.name.startswith(BACKBONE_PREFIX)]
     return nncf.quantize(
         network,
-        nncf.Dataset(pictures, lambda picture: {INPUT_NAME: picture}),
-        subset_size=len(pictures),
+        nncf.Dataset(images, lambda image: {INPUT_NAME: image}),
+        subset_size=len(images),
         preset=nncf.QuantizationPreset.PERFORMANCE,
-        # What generates the target network, and its products, need more than 8 bits: with them SRCC falls by 0.02.
+        # The layers that generate the target network, and its products, need more than 8 bits: else SRCC falls by 0.02.
         ignored_scope=nncf.IgnoredScope(names=others, validate=False),
     )
 
 
-def int8_description(description: OnnxDescription, network: Any) -> OnnxDescription:
-    """What the int8 file says about itself: its scores are its own, so its fingerprint is, too."""
+def describe_int8(description: OnnxDescription, network: Any) -> OnnxDescription:
+    """Return what the int8 file says about itself: its scores are its own, so its fingerprint is, too."""
     digest = hashlib.blake2b(description.fingerprint.encode() + network.SerializeToString(), digest_size=8)
     return replace(description, dtype="int8", fingerprint=digest.hexdigest())
 
 
-def rank_correlation(float_network: bytes, int8_network: bytes, patches: torch.Tensor) -> float:
-    """SRCC of the pictures' scores in int8 with those in float32, both computed by OpenVINO.
+def measure_rank_correlation(float_network: bytes, int8_network: bytes, patches: torch.Tensor) -> float:
+    """Return the SRCC of the images' scores in int8 with those in float32, both computed by OpenVINO.
 
     Args:
         float_network, int8_network: the content of .onnx files.
-        patches: uint8 `(pictures, patches, 3, height, width)`.
+        patches: uint8 `(images, patches, 3, height, width)`.
     """
     scores = [
         OpenVinoEngine(network, dtype, "the network").score_patches(patches).mean(dim=1).tolist()
@@ -112,9 +100,9 @@ def rank_correlation(float_network: bytes, int8_network: bytes, patches: torch.T
 
 
 class PatchScorer(nn.Module):
-    """The network that is exported: `pixel_values (patches, 3, height, width)` -> `patch_scores (patches,)`."""
+    """Network that is exported: `pixel_values (patches, 3, height, width)` -> `patch_scores (patches,)`."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
@@ -122,7 +110,7 @@ class PatchScorer(nn.Module):
         return self.model(pixel_values).patch_scores.flatten()
 
 
-def export_network(model: PreTrainedModel, path: str) -> None:
+def export_network(model: Any, path: str) -> None:
     """Write the bare network to a file, with a dynamic number of patches and batch norm folded."""
     side = model.config.patch_size
     with warnings.catch_warnings():
@@ -140,22 +128,22 @@ def export_network(model: PreTrainedModel, path: str) -> None:
         )
 
 
-def describe(network: Any, description: OnnxDescription) -> bytes:
-    """The content of the file: the network (an `onnx.ModelProto`) with what it says about itself."""
+def serialize(network: Any, description: OnnxDescription) -> bytes:
+    """Return the content of the file: the network (an `onnx.ModelProto`) with what it says about itself."""
     import_optional("onnx").helper.set_model_props(network, {METADATA_KEY: description.to_json()})
     return network.SerializeToString()
 
 
-def description_of(model: PreTrainedModel) -> OnnxDescription:
-    """What the file in float32 says about itself."""
+def describe_float(model: Any) -> OnnxDescription:
+    """Return what the file in float32 says about itself."""
     return OnnxDescription(model.config, model.image_processor, "float32", model_fingerprint(model))
 
 
-def largest_difference(model: PreTrainedModel, network: bytes) -> float:
-    """Between the patch scores of torch and ONNX Runtime, over smooth and noisy patches in batches of 1, 5 and 7.
+def measure_difference(model: Any, network: bytes) -> float:
+    """Return how far patch scores of torch and ONNX Runtime differ, of smooth and noisy patches in batches of 1, 5, 7.
 
     Args:
-        network: as `describe` gives it.
+        network: as `serialize` gives it.
     """
     session, side = OnnxRuntimeEngine(network, "float32", "the network").session, model.config.patch_size
     generator = torch.Generator().manual_seed(0)

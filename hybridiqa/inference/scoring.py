@@ -1,25 +1,24 @@
-"""Sources of images -> rows of scores: decoded ahead, scored in batches, nothing scored twice."""
+"""Images, found in files and folders, and their scores: decoded ahead, scored in batches, nothing scored twice."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from hybridiqa.inference.decoding import DecodedImage, decode_images
+from hybridiqa.inference.decoding import DecodedImage, Sources, decode_images
 from hybridiqa.inference.engine import Engine
 from hybridiqa.scores.score_file import ScoreRow
+from hybridiqa.utils.files import has_image_suffix, walk_files
 
 
 @dataclass(frozen=True)
 class PatchChoice:
-    """How patches are chosen, where not as the checkpoint's image processor was saved."""
+    """Options of the image processor that choose patches; None leaves one as the checkpoint was saved."""
 
     sampling: str | None = None
     num_patches: int | None = None
@@ -27,7 +26,7 @@ class PatchChoice:
 
 @dataclass(frozen=True)
 class ScoredSource:
-    """What a source of an image got.
+    """An image's row, and the scores of its patches.
 
     Args:
         index: of the source among all.
@@ -42,78 +41,124 @@ class ScoredSource:
     patch_scores: list[float] | None = None
 
 
-def scorer_name(engine: Engine, options: PatchChoice) -> str:
-    """What scores depend on besides the pictures, in a row's words: scores of one name can be compared."""
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Return the files named, and the images in the folders named (recursively, sorted), each once.
+
+    A folder in which a search fails stands in the list itself, so that it is not passed over in silence.
+
+    Raises:
+        ValueError: a path that is not there, or a folder without images.
+    """
+    paths: dict[str, Path] = {}  # by absolute path
+    for name in inputs:
+        if name and Path(name).is_dir():
+            found = [path for path in walk_files(Path(name)) if has_image_suffix(path) or path.is_dir()]
+            if not found:
+                raise ValueError(f"no images in the folder {name}")
+        elif os.path.lexists(name):
+            found = [Path(name)]
+        else:
+            raise ValueError(f"there is no file or folder {name!r}")
+        for path in found:
+            paths.setdefault(os.path.abspath(path), path)
+    return list(paths.values())
+
+
+def scorer_name(engine: Engine, choice: PatchChoice) -> str:
+    """Return the `scorer_id`, all that scores depend on besides the images: those of one id can be compared."""
     processor = engine.image_processor
-    sampling = options.sampling or processor.sampling
-    patches = f"{sampling}-{options.num_patches or processor.num_patches}"
+    sampling = choice.sampling or processor.sampling
+    patches = f"{sampling}-{choice.num_patches or processor.num_patches}"
     if sampling == "random":
         patches += f"-seed{processor.seed}"
     return f"{engine.fingerprint} {patches} {engine.dtype} {engine.name}"
 
 
-def _score_fresh(engine: Engine, images: list[DecodedImage]) -> dict[int, tuple[ScoreRow, list[float] | None]]:
-    """Row and patch scores of pictures that have patches, by index."""
+def _score_new(engine: Engine, batch: Sequence[DecodedImage], known: dict[str, ScoreRow]) -> dict[int, ScoredSource]:
+    """Score the images of a batch that have patches and are not known; return the results by the images' indices."""
+    import torch
+
+    images, patches = [], []
+    for image in batch:
+        if image.patches is not None and image.row.content_hash not in known:
+            images.append(image)
+            patches.append(torch.from_numpy(image.patches))
     if not images:
         return {}
-    patches = np.stack([image.patches for image in images])  # (batch, patches, 3, height, width)
-    patch_scores = engine.score_patches(torch.from_numpy(patches))  # (batch, patches)
-    means, deviations = patch_scores.mean(dim=1).tolist(), patch_scores.std(dim=1, correction=0).tolist()
+    patch_scores = engine.score_patches(torch.stack(patches))  # (batch, patches, 3, height, width) -> (batch, patches)
+    means, stds = patch_scores.mean(dim=1).tolist(), patch_scores.std(dim=1, correction=0).tolist()
     results = {}
-    for image, mean, deviation, scores in zip(images, means, deviations, patch_scores.tolist(), strict=True):
+    for image, mean, std, scores in zip(images, means, stds, patch_scores.tolist(), strict=True):
         if math.isfinite(mean):
-            results[image.index] = replace(image.row, score=mean, score_std=deviation), scores
+            row = replace(image.row, score=mean, score_std=std)
+            results[image.index] = ScoredSource(image.index, row, patch_scores=scores)
         else:
-            results[image.index] = replace(image.row, error=f"its score is {mean}, no number in {engine.dtype}"), None
+            row = replace(image.row, error=f"its score is {mean}, no number in {engine.dtype}")
+            results[image.index] = ScoredSource(image.index, row)
     return results
 
 
 def score_decoded(
-    engine: Engine, scorer: str, batch: list[DecodedImage], known: dict[str, ScoreRow] | None
+    engine: Engine, scorer_id: str, batch: Sequence[DecodedImage], known: dict[str, ScoreRow] | None
 ) -> list[ScoredSource]:
-    """Score the pictures of a batch that need it; their scores become known.
+    """Score the images of a batch that need it; their scores become known.
 
     Args:
-        scorer: `scorer_name` of the engine and of how the patches were chosen.
+        scorer_id: `scorer_name` of the engine and of how the patches were chosen.
         known: by content, the rows that hold a score of this scorer; what is scored now is added.
     """
     known = {} if known is None else known
-    fresh = _score_fresh(
-        engine, [image for image in batch if image.patches is not None and image.row.content_hash not in known]
-    )
+    scored = _score_new(engine, batch, known)
     results = []
     for image in batch:
-        row, patch_scores = fresh.get(image.index, (image.row, None))
-        is_known = row.score is None and row.error is None
-        if is_known:
-            row = replace(known[row.content_hash], path=row.path, vanished=False, percentile=None)
-        row = replace(row, scorer=scorer)
-        if row.error is None:
-            known[row.content_hash] = row
-        results.append(ScoredSource(image.index, row, is_known, patch_scores))
+        content_hash = image.row.content_hash
+        if image.index in scored:
+            result = scored[image.index]
+        elif image.row.error is None and content_hash is not None:
+            row = replace(known[content_hash], path=image.row.path, vanished=False, percentile=None)
+            result = ScoredSource(image.index, row, is_known=True)
+        else:
+            result = ScoredSource(image.index, image.row)
+        result = replace(result, row=replace(result.row, scorer=scorer_id))
+        if result.row.error is None and content_hash is not None:
+            known[content_hash] = result.row
+        results.append(result)
     return results
 
 
-def score_sources(
-    engine: Engine,
-    sources: Sequence[tuple[str, Path | bytes]],
-    options: PatchChoice,
-    known: dict[str, ScoreRow] | None,
-    batch_size: int,
-    num_workers: int,
-) -> Iterator[list[ScoredSource]]:
-    """Batches of results, every source once, in the order in which they are ready.
+class ImageScorer:
+    """Engine that scores images a batch at a time, decoded ahead.
 
     Args:
-        sources: name, and the file or its bytes.
-        known: by content, the rows that hold a score of this scorer; what is scored now is added. None scores all anew.
+        choice: of patches.
         batch_size: images that are scored together.
         num_workers: processes that decode, 0 for none.
+
+    Attributes:
+        scorer_id: `scorer_name` of the engine and the choice.
     """
-    extract_patches = partial(
-        engine.image_processor.extract_patches, sampling=options.sampling, num_patches=options.num_patches
-    )
-    scorer = scorer_name(engine, options)
-    decoded = decode_images(sources, extract_patches, frozenset(known or ()), num_workers)
-    while batch := list(islice(decoded, batch_size)):
-        yield score_decoded(engine, scorer, batch, known)
+
+    def __init__(self, engine: Engine, choice: PatchChoice, batch_size: int, num_workers: int):
+        self.engine, self.choice, self.batch_size, self.num_workers = engine, choice, batch_size, num_workers
+        self.scorer_id = scorer_name(engine, choice)
+
+    def score(self, sources: Sources, known: dict[str, ScoreRow] | None) -> Iterator[list[ScoredSource]]:
+        """Yield batches of results, every source once, in the order in which they are ready.
+
+        Args:
+            known: by content, the rows that hold a score of this scorer; what is scored now is added. None scores all
+                anew.
+        """
+        extract_patches = partial(
+            self.engine.image_processor.extract_patches,
+            sampling=self.choice.sampling,
+            num_patches=self.choice.num_patches,
+        )
+        decoded = decode_images(sources, extract_patches, frozenset(known or ()), self.num_workers)
+        while batch := list(islice(decoded, self.batch_size)):
+            yield score_decoded(self.engine, self.scorer_id, batch, known)
+
+
+def in_order(batches: Iterable[list[ScoredSource]]) -> list[ScoredSource]:
+    """Return the results of `ImageScorer.score` in the order of the sources."""
+    return sorted((result for batch in batches for result in batch), key=lambda result: result.index)

@@ -1,9 +1,10 @@
-"""Scoring with torch, on a CPU or a GPU."""
+"""Engine for torch, on a CPU or a GPU."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from transformers import PreTrainedModel
 
 from hybridiqa.models.loading import load_model, model_fingerprint
 from hybridiqa.utils.devices import choose_device
@@ -16,7 +17,7 @@ class TorchEngine:
     """A checkpoint, prepared for scoring; see `hybridiqa.inference.engine.Engine`.
 
     Args:
-        model: in float32, as `load_model` gives it; it is changed.
+        model: a HybridIQAModel in float32, as `load_model` gives it; it is changed.
         dtype: a name in `TORCH_DTYPES`.
         compile: `torch.compile` the network, for fixed shapes; it takes a minute and a C++ compiler.
         exact: on a GPU, score every image alone. On a CPU it always is.
@@ -27,7 +28,7 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: PreTrainedModel, device: torch.device, dtype: str, compile: bool, exact: bool):
+    def __init__(self, model: Any, device: torch.device, dtype: str, compile: bool, exact: bool):
         self.dtype, self.device, self.exact = dtype, device, exact
         self.config, self.image_processor = model.config, model.image_processor
         self.fingerprint = model_fingerprint(model)
@@ -46,7 +47,7 @@ class TorchEngine:
             raise ValueError(f"--compile does not work here: {first_line(error)}") from error
 
     def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """`(batch, patches, 3, height, width)`, uint8 RGB -> `(batch, patches)`, float32, on the CPU."""
+        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
         groups = patches.split(1) if self.exact else [patches]
         rows = []
         for group in groups:
@@ -64,7 +65,7 @@ def load_torch_engine(
     compile: bool,
     exact: bool,
 ) -> TorchEngine:
-    """As `hybridiqa.inference.engine.load_engine`."""
+    """Load the engine; the arguments are those of `hybridiqa.inference.engine.load_engine`."""
     chosen = choose_device(device)
     loaded = load_model(model, torch.device("cpu"), torch.float32, trust_remote_code, revision)
     return TorchEngine(loaded, chosen, dtype, compile, exact)

@@ -1,6 +1,6 @@
-"""One HTML page of scored images: thumbnails to sort, filter and search, in a single file that needs no network.
+"""HTML page of scored images: thumbnails to sort, filter and search, in a single file that needs no network.
 
-The page itself, `gallery.html`, stands beside this file; here its data are made.
+The page itself, `gallery.html`, stands beside this file; its data are made here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hybridiqa.utils.files import as_text, hash_of, path_of, what_is_no_file
 MARKER = "<!DOCTYPE html><!-- hybridIQA gallery -->"  # the first line of every gallery
 SUFFIXES = (".html", ".htm")
 THUMBNAIL_SIZE = 192  # pixels of the longer side; a page shows about 160, and some screens have finer pixels
-THUMBNAIL_QUALITY = 75  # of WebP: about 4 kB a picture
+THUMBNAIL_QUALITY = 75  # of WebP: about 4 kB an image
 MAX_FAILURES = 1000  # named in a page
 
 
@@ -52,7 +52,7 @@ def _is_gallery(path: Path) -> bool:
 
 
 def sample_evenly(rows: Sequence[ScoreRow], count: int) -> list[ScoreRow]:
-    """At most `count` rows, evenly over their order, the first and the last included.
+    """Return at most `count` rows, evenly over their order, the first and the last included.
 
     Raises:
         ValueError: a count below 2, which cannot hold both.
@@ -64,9 +64,9 @@ def sample_evenly(rows: Sequence[ScoreRow], count: int) -> list[ScoreRow]:
     return [rows[round(index * (len(rows) - 1) / (count - 1))] for index in range(count)]
 
 
-def encode_thumbnail(picture: Image.Image, size: int = THUMBNAIL_SIZE) -> bytes:
-    """The RGB picture, at most `size` pixels high and wide, as WebP."""
-    thumbnail = picture.copy()
+def encode_thumbnail(pixels: Image.Image, size: int = THUMBNAIL_SIZE) -> bytes:
+    """Return an RGB image, at most `size` pixels high and wide, as WebP."""
+    thumbnail = pixels.copy()
     thumbnail.thumbnail((size, size), reducing_gap=2.0)
     encoded = io.BytesIO()
     thumbnail.save(encoded, "WEBP", quality=THUMBNAIL_QUALITY)
@@ -74,19 +74,19 @@ def encode_thumbnail(picture: Image.Image, size: int = THUMBNAIL_SIZE) -> bytes:
 
 
 def make_thumbnail(image: Path | bytes) -> bytes:
-    """The picture of a file, or of its bytes, upright, on white, at most 192 px, as WebP; none where it is not read."""
+    """Return the image of a file or of its bytes, upright, on white, at most 192 px, as WebP; b"" if it is not read."""
     if isinstance(image, Path) and what_is_no_file(image):
         return b""
     try:
         data = hub_code.read_file(image) if isinstance(image, Path) else image
-        _, picture = hub_code.decode_file(data, draft_size=2 * THUMBNAIL_SIZE)
+        _, pixels = hub_code.decode_file(data, draft_size=2 * THUMBNAIL_SIZE)
     except Exception:  # decoders raise whatever their format's parser does; here a gap in the page is all it means
         return b""
-    return encode_thumbnail(picture)
+    return encode_thumbnail(pixels)
 
 
-def _scored_bytes(path: Path, content_hash: str | None) -> bytes:
-    """What was scored of a file; nothing where it is not there any more, or is another picture by now."""
+def _read_scored(path: Path, content_hash: str | None) -> bytes:
+    """Return the bytes that were scored; b"" where the file is not there any more, or is another image by now."""
     if what_is_no_file(path):
         return b""
     try:
@@ -97,12 +97,12 @@ def _scored_bytes(path: Path, content_hash: str | None) -> bytes:
 
 
 def _to_json(value: object) -> str:
-    """JSON that may stand in a page: whatever a file is called, it cannot end the script element."""
+    """Return JSON that may stand in a page: whatever a file is called, it cannot end the script element."""
     return json.dumps(value).replace("<", r"\u003c")
 
 
-def _make_image(row: ScoreRow) -> dict:
-    """What the page knows of an image."""
+def _describe_image(row: ScoreRow) -> dict:
+    """Return all that the page knows of an image."""
     path = path_of(row.path)
     return {
         "path": on_one_line(row.path),
@@ -113,20 +113,20 @@ def _make_image(row: ScoreRow) -> dict:
         "percentile": row.percentile,
         "width": row.width,
         "height": row.height,
-        "thumbnail": base64.b64encode(make_thumbnail(_scored_bytes(path, row.content_hash))).decode(),
+        "thumbnail": base64.b64encode(make_thumbnail(_read_scored(path, row.content_hash))).decode(),
     }
 
 
-def _data_of(rows: Sequence[ScoreRow], num_workers: int, max_images: int) -> Iterator[str]:
-    """The page's data, in pieces of JSON, so that its thumbnails are never all in memory."""
+def _yield_data(rows: Sequence[ScoreRow], num_workers: int, max_images: int) -> Iterator[str]:
+    """Yield the page's data in pieces of JSON, so that its thumbnails are never all in memory."""
     scored, failed = best_first(rows), failures(rows)
-    named = [{"path": on_one_line(row.path), "error": on_one_line(row.error)} for row in failed[:MAX_FAILURES]]
+    named = [{"path": on_one_line(row.path), "error": on_one_line(row.error or "")} for row in failed[:MAX_FAILURES]]
     totals = {"num_scored": len(scored), "num_failed": len(failed), "failed": named}
     yield _to_json(totals).removesuffix("}") + ', "images": ['
     shown = sample_evenly(scored, max_images)
     pool = ThreadPoolExecutor(num_workers)  # processes were no faster: Pillow works outside the interpreter's lock
     try:
-        images = tqdm(pool.map(_make_image, shown), "gallery", len(shown), unit="image", disable=None, leave=False)
+        images = tqdm(pool.map(_describe_image, shown), "gallery", len(shown), unit="image", disable=None, leave=False)
         for index, image in enumerate(images):
             yield (",\n" if index else "\n") + _to_json(image)
     finally:
@@ -134,8 +134,8 @@ def _data_of(rows: Sequence[ScoreRow], num_workers: int, max_images: int) -> Ite
     yield "\n]}"
 
 
-def _page_around_data() -> tuple[str, str]:
-    """What stands before and after the data; a policy lets the page run its own script and load pictures, no more."""
+def _split_page() -> tuple[str, str]:
+    """Return the page before and after its data; a policy lets it run its own script and load images, no more."""
     page = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     sources = {}
     for tag in ("style", "script"):
@@ -159,7 +159,7 @@ def write_gallery(rows: Sequence[ScoreRow], path: Path, num_workers: int = 2, ma
     Args:
         rows: of one scorer.
         path: a new .html file, or a gallery, which is replaced.
-        num_workers: threads that make thumbnails; each holds one picture.
+        num_workers: threads that make thumbnails; each holds one image.
         max_images: at least 2.
 
     Raises:
@@ -167,9 +167,9 @@ def write_gallery(rows: Sequence[ScoreRow], path: Path, num_workers: int = 2, ma
     """
     path = Path(path)
     check_gallery_path(path)
-    before, after = _page_around_data()
+    before, after = _split_page()
     with open_atomically(path, "w", encoding="utf-8", newline="\n") as file:
         file.write(before)
-        file.writelines(_data_of(rows, num_workers, max_images))
+        file.writelines(_yield_data(rows, num_workers, max_images))
         file.write(after)
         check_gallery_path(path)  # the thumbnails took their time

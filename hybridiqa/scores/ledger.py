@@ -14,9 +14,14 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from hybridiqa.models import hub_code
-from hybridiqa.models.percentiles import percentiles_among
-from hybridiqa.scores.score_file import ScoreRow, read_scores, row_from_line, to_json_line, write_scores
+from hybridiqa.scores.score_file import (
+    ScoreRow,
+    read_scores,
+    row_from_line,
+    to_json_line,
+    with_percentiles,
+    write_scores,
+)
 from hybridiqa.utils.files import as_text, path_of
 
 logger = logging.getLogger(__name__)
@@ -95,7 +100,7 @@ def _drop_torn_end(file: BinaryIO) -> None:
 
 
 class ScoreProgress:
-    """One process's rows, appended while it runs.
+    """File of one process's rows, appended while it runs.
 
     Args:
         output: the file of scores that the rows are for.
@@ -164,83 +169,72 @@ def remove_progress(output: Path) -> None:
 
 
 class ScoreLedger:
-    """Where a run finds and leaves its rows; several processes may each have one of the same file.
+    """Place where a run finds and leaves its rows; several processes may each have one of the same file.
 
     Args:
-        output: the file of scores; none keeps the rows in memory.
-        scorer: whose scores the run gives.
+        output: the file of scores.
+        scorer_id: whose scores the run gives.
         process_index: of this process among those that share the work.
 
     Raises:
         ValueError: `output` is no file of scores, or another run is writing to it.
     """
 
-    def __init__(self, output: Path | None, scorer: str, process_index: int = 0):
-        self.output, self.scorer = output, scorer
-        self.added: list[ScoreRow] = []
-        self.progress = ScoreProgress(output, process_index) if output else None
-        rows = [*self._stored(), *read_progress(output)] if output else []
-        self.rows = {row.path: row for row in rows if row.scorer == scorer}
+    def __init__(self, output: Path, scorer_id: str, process_index: int = 0):
+        self.output, self.scorer_id = output, scorer_id
+        self.progress = ScoreProgress(output, process_index)
+        rows = [*self._read_stored(), *read_progress(output)]
+        self.rows = {row.path: row for row in rows if row.scorer == scorer_id}
 
-    def _stored(self) -> list[ScoreRow]:
+    def _read_stored(self) -> list[ScoreRow]:
         return read_scores(self.output) if self.output.exists() else []
 
     def known(self) -> dict[str, ScoreRow]:
-        """The rows that hold a score, by content."""
-        return {row.content_hash: row for row in self.rows.values() if row.score is not None}
+        """Return the rows that hold a score, by content."""
+        return {row.content_hash: row for row in self.rows.values() if row.score is not None and row.content_hash}
 
     def add(self, rows: Iterable[ScoreRow]) -> None:
         """Keep the rows; those that stand in the file already are not written again."""
-        if self.progress is None:
-            self.added += rows
-        else:
-            self.progress.write(row for row in rows if not self._holds(row))
+        self.progress.write(row for row in rows if not self._holds(row))
 
     def _holds(self, row: ScoreRow) -> bool:
         held = self.rows.get(row.path)
         return held is not None and replace(held, percentile=None) == row
 
-    def added_rows(self) -> list[ScoreRow]:
-        """What this run has added, in all its processes, and what those before it have that did not reach their end."""
-        return read_progress(self.output) if self.output else self.added
-
     def merge(
         self, is_searched: Callable[[str], bool], quantiles: Sequence[float] | None, among_library: bool
     ) -> list[ScoreRow]:
-        """Bring all rows of all processes together, in the file of scores if there is one; for one process to call.
+        """Bring all rows of all processes together in the file of scores; for one process to call.
 
         The arguments are those of `merge_rows` and `with_percentiles`.
         """
-        stored = self._stored() if self.output else []
-        merged = merge_rows(stored, self.added_rows(), is_searched)
-        rows = with_percentiles(merged, self.scorer, quantiles, among_library)
-        if self.output:
-            write_scores(self.output, rows)
-            remove_progress(self.output)
+        merged = merge_rows(self._read_stored(), read_progress(self.output), is_searched)
+        rows = with_percentiles(merged, self.scorer_id, quantiles, among_library)
+        write_scores(self.output, rows)
+        remove_progress(self.output)
         return rows
 
     def close(self) -> None:
         """Let other runs write to the file."""
-        if self.progress is not None:
-            self.progress.close()
+        self.progress.close()
 
 
-def within(inputs: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a row's path is one of the inputs of a run, or lies in one of its folders."""
+def make_search_test(inputs: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test whether a row's path is one of the inputs of a run, or lies in one of its folders."""
     exact = {as_text(os.path.abspath(name)) for name in inputs}
     folders = tuple(os.path.join(name, "") for name in exact)
 
-    def is_within(path: str) -> bool:
+    def is_searched(path: str) -> bool:
         path = os.path.abspath(path)
         return path in exact or path.startswith(folders)
 
-    return is_within
+    return is_searched
 
 
 def merge_rows(
     stored: Iterable[ScoreRow], added: Iterable[ScoreRow], is_searched: Callable[[str], bool]
 ) -> list[ScoreRow]:
-    """One row an image and scorer, the added ones over the stored ones.
+    """Return one row an image and scorer, the added ones over the stored ones.
 
     A file that is gone from where the run searched keeps its row, marked as vanished; but where its content has turned
     up under a new name, it was moved, and the row of the new name is the only one.
@@ -259,14 +253,14 @@ def merge_rows(
     for key, row in rows.items():
         if not row.vanished and is_searched(row.path) and not os.path.lexists(path_of(row.path)):
             rows[key] = replace(row, vanished=True)
-    for key in _moved(rows, stored_keys):
+    for key in _find_moved(rows, stored_keys):
         del rows[key]
     return list(rows.values())
 
 
-def _moved(rows: dict[tuple[str, str], ScoreRow], stored_keys: set[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The keys of vanished rows whose content has a new name: one vanished row for each new one."""
-    vanished = defaultdict(list)
+def _find_moved(rows: dict[tuple[str, str], ScoreRow], stored_keys: set[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the keys of vanished rows whose content has a new name: one vanished row for each new one."""
+    vanished: dict[tuple[str | None, str], list[tuple[str, str]]] = defaultdict(list)
     for key, row in sorted(rows.items()):
         if row.vanished and row.content_hash:
             vanished[row.content_hash, row.scorer].append(key)
@@ -275,24 +269,3 @@ def _moved(rows: dict[tuple[str, str], ScoreRow], stored_keys: set[tuple[str, st
         if key not in stored_keys and not row.vanished and (old := vanished.get((row.content_hash, row.scorer))):
             moved.append(old.pop())
     return moved
-
-
-def with_percentiles(
-    rows: Sequence[ScoreRow], scorer: str, quantiles: Sequence[float] | None, among_library: bool
-) -> list[ScoreRow]:
-    """The rows with the percentiles of this scorer's scores, in the order given.
-
-    Args:
-        quantiles: the checkpoint's own distribution; without one there are no percentiles.
-        among_library: rank the scores among each other instead; vanished files do not count.
-    """
-    ranked = [row for row in rows if row.scorer == scorer and row.score is not None and not row.vanished]
-    scores = [row.score for row in ranked]
-    if not scores:
-        percentiles = []
-    elif among_library:
-        percentiles = percentiles_among(scores)
-    else:
-        percentiles = hub_code.percentiles_in(quantiles, scores) if quantiles else [None] * len(scores)
-    by_path = dict(zip((row.path for row in ranked), percentiles, strict=True))
-    return [replace(row, percentile=by_path.get(row.path)) if row.scorer == scorer else row for row in rows]

@@ -22,6 +22,8 @@ ERRORS_HEADER = ("path", "error")
 MAX_HEADER = 100  # letters that are read of a file that may be anything
 MAP = "--map"
 
+HEADER = "  score     std  path"
+HEADER_WITH_PERCENTILES = "  score     std     %  path"
 NUM_SHOWN_WHOLE = 20  # images; a terminal shows the best and the worst half as many where there are more
 NUM_FAILURES_SHOWN = 10
 MAX_BINS = 16  # of the histogram: half a point each on the whole 1-9 scale
@@ -30,14 +32,14 @@ SHORTEST_PATH = 24  # columns, however narrow the terminal is
 
 
 def _num_columns(char: str) -> int:
-    """How many columns of a terminal a letter takes: Chinese and Japanese ones take two, combining marks none."""
+    """Return the columns of a terminal that a letter takes: a Chinese or Japanese one two, a combining mark none."""
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def _cut_left(text: str, width: int) -> str:
-    """The end of the text that fits `width` columns, after dots where something is left out."""
+    """Return the end of the text that fits `width` columns, after dots where something is left out."""
     if sum(map(_num_columns, text)) <= width:
         return text
     start, room = len(text), width - len("...")
@@ -47,58 +49,28 @@ def _cut_left(text: str, width: int) -> str:
     return "..." + text[start:]
 
 
-class _Table:
-    """Lines of the table; paths are cut from the left where a `width` in columns is given."""
-
-    def __init__(self, has_percentiles: bool, width: int | None):
-        self.has_percentiles = has_percentiles
-        self.width = width
-
-    def _line(self, score: str, deviation: str, percentile: str, path: str, ending: str = "") -> str:
-        numbers = f"{score:>7}  {deviation:>6}  " + (f"{percentile:>4}  " if self.has_percentiles else "")
-        path, ending = on_one_line(path), on_one_line(ending)
-        if self.width is not None:
-            path = _cut_left(path, max(SHORTEST_PATH, self.width - len(numbers) - sum(map(_num_columns, ending))))
-        return f"{numbers}{path}{ending}"
-
-    def header(self) -> str:
-        return self._line("score", "std", "%", "path")
-
-    def scored(self, row: ScoreRow) -> str:
-        deviation = "-" if row.score_std is None else f"{row.score_std:.3f}"
-        percentile = "-" if row.percentile is None else f"{row.percentile:.0f}"
-        return self._line(f"{row.score:.3f}", deviation, percentile, row.path)
-
-    def failed(self, row: ScoreRow) -> str:
-        return self._line("-", "-", "-", row.path, f": {row.error}")
+def _format_number(value: float | None, width: int, num_decimals: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{num_decimals}f}"
 
 
-def _print_scored(table: _Table, scored: Sequence[ScoreRow], num_shown: int) -> None:
-    """The header and the rows; of more than `num_shown` the best half of that number and the worst."""
-    if not scored:
-        return
-    print(table.header())
-    if len(scored) <= num_shown:
-        best, worst = scored, []
-    else:
-        best, worst = scored[: num_shown // 2], scored[-(num_shown // 2) :]
-    for row in best:
-        print(table.scored(row))
-    if worst:
-        print(f"    ... {len(scored) - len(best) - len(worst)} more ...")
-    for row in worst:
-        print(table.scored(row))
+def _format_row(row: ScoreRow, has_percentiles: bool, width: int | None) -> str:
+    """Return an image's line: its numbers, its path and, where it has no score, the reason.
 
-
-def _print_failures(table: _Table, failed: Sequence[ScoreRow], num_shown: int) -> None:
-    for row in failed[:num_shown]:
-        print(table.failed(row))
-    if len(failed) > num_shown:
-        print(f"    ... {len(failed) - num_shown} more without a score ...")
+    Args:
+        width: of the terminal, in columns, into which the path is cut from the left.
+    """
+    cells = [_format_number(row.score, 7, 3), _format_number(row.score_std, 6, 3)]
+    if has_percentiles:
+        cells.append(_format_number(row.percentile, 4, 0))
+    numbers = "  ".join([*cells, ""])
+    path, reason = on_one_line(row.path), "" if row.error is None else on_one_line(f": {row.error}")
+    if width is not None:
+        path = _cut_left(path, max(SHORTEST_PATH, width - len(numbers) - sum(map(_num_columns, reason))))
+    return f"{numbers}{path}{reason}"
 
 
 def count_in_bins(scores: Sequence[float]) -> list[tuple[float, float, int]]:
-    """(from, to, count) of at most 16 equal bins with round edges, the narrowest possible, 0.1 of a point or more.
+    """Return (from, to, count) of at most 16 equal bins with round edges, the narrowest possible, of 0.1 or more.
 
     Raises:
         ValueError: no score.
@@ -115,8 +87,8 @@ def count_in_bins(scores: Sequence[float]) -> list[tuple[float, float, int]]:
     return [((first + index) * width, (first + index + 1) * width, count) for index, count in enumerate(counts)]
 
 
-def _bar(share: float, length: int, is_unicode: bool) -> str:
-    """`share` (0-1) of `length` columns; what is more than nothing is seen."""
+def _draw_bar(share: float, length: int, is_unicode: bool) -> str:
+    """Draw `share` (0-1) of `length` columns; what is more than nothing is seen."""
     if not is_unicode:
         return "#" * math.ceil(share * length)
     num_eighths = math.ceil(share * length * 8)
@@ -132,12 +104,12 @@ def _can_print(text: str) -> bool:
 
 
 def _print_histogram(scores: Sequence[float], width: int) -> None:
-    """One line a bin of scores: its edges, a bar, the count; the longest bar fills the width (columns)."""
+    """Print one line a bin of scores: its edges, a bar, the count; the longest bar fills the width (columns)."""
     bins = count_in_bins(scores)
     is_unicode, most = _can_print(EIGHTHS), max(count for _, _, count in bins)
     length = max(10, width - len(f"{'':17}{most}") - 1)
     for low, high, count in bins:
-        bar = _bar(count / most, length, is_unicode)
+        bar = _draw_bar(count / most, length, is_unicode)
         print(f"{low:6.1f} -{high:5.1f}   {bar}{' ' if bar else ''}{count}")
 
 
@@ -149,18 +121,25 @@ def print_report(rows: Sequence[ScoreRow], is_terminal: bool) -> None:
     """
     scored, failed = best_first(rows), failures(rows)
     has_percentiles = any(row.percentile is not None for row in scored)
-    if not is_terminal:
-        table = _Table(has_percentiles, width=None)
-        _print_scored(table, scored, len(scored))
-        _print_failures(table, failed, len(failed))
-        return
-    width = shutil.get_terminal_size().columns
-    table = _Table(has_percentiles, width)
-    _print_scored(table, scored, NUM_SHOWN_WHOLE)
-    _print_failures(table, failed, NUM_FAILURES_SHOWN)
-    if len(scored) > 1:
+    width = shutil.get_terminal_size().columns if is_terminal else None
+    best, worst, named = scored, scored[:0], failed
+    if is_terminal and len(scored) > NUM_SHOWN_WHOLE:
+        best, worst = scored[: NUM_SHOWN_WHOLE // 2], scored[-(NUM_SHOWN_WHOLE // 2) :]
+    if is_terminal:
+        named = failed[:NUM_FAILURES_SHOWN]
+    if scored:
+        print(HEADER_WITH_PERCENTILES if has_percentiles else HEADER)
+    for row in best:
+        print(_format_row(row, has_percentiles, width))
+    if worst:
+        print(f"    ... {len(scored) - len(best) - len(worst)} more ...")
+    for row in (*worst, *named):
+        print(_format_row(row, has_percentiles, width))
+    if len(named) < len(failed):
+        print(f"    ... {len(failed) - len(named)} more without a score ...")
+    if width is not None and len(scored) > 1:
         print()
-        _print_histogram([row.score for row in scored], width)
+        _print_histogram([row.score for row in scored if row.score is not None], width)
 
 
 def check_errors_path(path: Path) -> None:
@@ -174,7 +153,7 @@ def check_errors_path(path: Path) -> None:
 
 
 def write_errors(path: Path, rows: Sequence[ScoreRow]) -> None:
-    """A CSV of what could not be scored, and why."""
+    """Write a CSV of what could not be scored, and why."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([ERRORS_HEADER, *((row.path, row.error) for row in rows if row.error is not None)])
     write_text_atomically(path, text.getvalue())

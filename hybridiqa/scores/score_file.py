@@ -1,6 +1,6 @@
-"""The file of scores: one row an image and scorer, sorted by path, in CSV, JSON lines or Parquet.
+"""File of scores: one row an image and scorer, sorted by path, in CSV, JSON lines or Parquet.
 
-What a run adds while it goes on stands in `hybridiqa/scores/ledger.py`.
+The rows that a run adds while it goes on are kept by `hybridiqa/scores/ledger.py`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO
 
-import pyarrow
-from pyarrow import parquet
-
+from hybridiqa.models import hub_code
 from hybridiqa.utils.atomic import open_atomically, resolve_output
+from hybridiqa.utils.files import error_reason
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One image, as one scorer sees it.
+    """Score of one image by one scorer, or the reason why there is none.
 
     Args:
         path: as given, bytes that are not UTF-8 written as `\\xNN` (`hybridiqa.utils.files.path_of` reads it).
         score: on the checkpoint's range; none where there is an `error`.
-        score_std: spread of the patches' scores.
+        score_std: standard deviation of the patches' scores.
         percentile: 0-100, where the score stands in the checkpoint's own distribution, or in the library.
-        width, height: in pixels, of the picture upright.
+        width, height: in pixels, of the image upright.
         error: why there is no score.
         vanished: whether the file was no longer there when its folder was last scored.
         content_hash: of the file's bytes, see `hybridiqa.utils.files.content_hash`.
-        scorer: what a score depends on besides the picture: model, patches, number format, engine.
+        scorer: the `scorer_id`, all that a score depends on besides the image: model, patches, number format, engine.
     """
 
     path: str
@@ -55,20 +54,6 @@ REALS, SIZES, TEXTS = ("score", "score_std", "percentile"), ("width", "height"),
 NUMBERS = dict.fromkeys(REALS, float) | dict.fromkeys(SIZES, int)
 MAX_SIZE = 2**31 - 1  # what the Parquet column of a width takes
 MAX_SHOWN = 100  # characters of a damaged value that a message repeats
-PARQUET_SCHEMA = pyarrow.schema(
-    [
-        ("path", pyarrow.string()),
-        ("score", pyarrow.float64()),
-        ("score_std", pyarrow.float64()),
-        ("percentile", pyarrow.float64()),
-        ("width", pyarrow.int32()),
-        ("height", pyarrow.int32()),
-        ("error", pyarrow.string()),
-        ("vanished", pyarrow.bool_()),
-        ("content_hash", pyarrow.string()),
-        ("scorer", pyarrow.string()),
-    ]
-)
 
 
 def _is_real(value: object) -> bool:
@@ -125,11 +110,9 @@ def row_from_line(line: bytes) -> ScoreRow:
 def _from_csv(cells: dict[str, str]) -> ScoreRow:
     if None in cells or None in cells.values():
         raise ValueError(f"more or fewer than {len(COLUMNS)} cells: {repr(cells)[:MAX_SHOWN]}")
-    values = {name: cell or None for name, cell in cells.items()}
-    for name, number in NUMBERS.items():
-        if values.get(name) is not None:
-            values[name] = number(values[name])
-    return row_from(values | {"vanished": values.get("vanished") == "true", "scorer": values.get("scorer") or ""})
+    values: dict[str, object] = {name: cell or None for name, cell in cells.items()}
+    values |= {name: number(cells[name]) for name, number in NUMBERS.items() if cells.get(name)}
+    return row_from(values | {"vanished": cells.get("vanished") == "true", "scorer": cells.get("scorer") or ""})
 
 
 def _read_csv(path: Path) -> list[ScoreRow]:
@@ -149,7 +132,8 @@ def _write_csv(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    writer.writerows(cells_of(replace(row, vanished="true" if row.vanished else "")) for row in rows)
+    for row in rows:
+        writer.writerow("true" if cell is True else "" if cell is False else cell for cell in cells_of(row))
     text.detach()
 
 
@@ -165,7 +149,7 @@ def _read_json_lines(path: Path) -> list[ScoreRow]:
 
 
 def to_json_line(row: ScoreRow) -> str:
-    """The row as one line of JSON."""
+    """Return the row as one line of JSON."""
     return json.dumps(dict(zip(COLUMNS, cells_of(row), strict=True)), ensure_ascii=False) + "\n"
 
 
@@ -174,12 +158,23 @@ def _write_json_lines(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
 
 
 def _read_parquet(path: Path) -> list[ScoreRow]:
-    return [row_from(values) for batch in parquet.ParquetFile(path).iter_batches() for values in batch.to_pylist()]
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return [row_from(values) for batch in parquet.ParquetFile(path).iter_batches() for values in batch.to_pylist()]
+    except pyarrow.ArrowException as error:
+        raise ValueError(error_reason(error)) from error
 
 
 def _write_parquet(file: IO[bytes], rows: Sequence[ScoreRow]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    types = dict.fromkeys(COLUMNS, pyarrow.string()) | dict.fromkeys(REALS, pyarrow.float64())
+    types |= dict.fromkeys(SIZES, pyarrow.int32()) | {"vanished": pyarrow.bool_()}
     columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
-    parquet.write_table(pyarrow.table(columns, PARQUET_SCHEMA), file)
+    parquet.write_table(pyarrow.table(columns, pyarrow.schema(list(types.items()))), file)
 
 
 FORMATS = {
@@ -195,7 +190,7 @@ def _check_suffix(name: str, path: Path) -> None:
 
 
 def read_scores(path: Path) -> list[ScoreRow]:
-    """The rows of a file of scores; the suffix names the format.
+    """Return the rows of a file of scores; the suffix names the format.
 
     Raises:
         ValueError: no such file, or one that is no file of scores.
@@ -205,9 +200,8 @@ def read_scores(path: Path) -> list[ScoreRow]:
     read, _ = FORMATS[path.suffix.lower()]
     try:
         return read(path)
-    except (OSError, ValueError, TypeError, csv.Error, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{path} is not a file of scores: {reason}") from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a file of scores: {error_reason(error)}") from error
 
 
 def write_scores(path: Path, rows: Iterable[ScoreRow]) -> None:
@@ -229,7 +223,7 @@ def check_output(path: Path) -> None:
 
 
 def of_one_scorer(rows: Sequence[ScoreRow], scorer: str | None = None) -> list[ScoreRow]:
-    """The rows of that scorer; it need not be named where there is only one.
+    """Return the rows of that scorer; it need not be named where there is only one.
 
     Raises:
         ValueError: several scorers and none named, or one that has no rows.
@@ -243,16 +237,43 @@ def of_one_scorer(rows: Sequence[ScoreRow], scorer: str | None = None) -> list[S
 
 
 def on_one_line(text: str) -> str:
-    """The text with what would break a line, or steer a terminal, written as an escape."""
+    """Return the text with what would break a line, or steer a terminal, written as an escape."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def best_first(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """The rows that have a score and whose file is there, from the highest score to the lowest, ties by path."""
-    present = (row for row in rows if row.score is not None and not row.vanished)
-    return sorted(present, key=lambda row: (-row.score, row.path))
+    """Return the rows that have a score and whose file is there, from the highest score to the lowest, ties by path."""
+    present = [(-row.score, row.path, row) for row in rows if row.score is not None and not row.vanished]
+    return [row for *_, row in sorted(present, key=lambda ranked: ranked[:2])]
 
 
 def failures(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """The rows that tell why there is no score, of files that are there."""
+    """Return the rows that tell why there is no score, of files that are there."""
     return [row for row in rows if row.error is not None and not row.vanished]
+
+
+def with_percentiles(
+    rows: Sequence[ScoreRow], scorer_id: str, quantiles: Sequence[float] | None, among_library: bool
+) -> list[ScoreRow]:
+    """Return the rows with the percentiles of this scorer's scores, in the order given.
+
+    Args:
+        quantiles: the checkpoint's own distribution; without one there are no percentiles.
+        among_library: rank the scores among each other instead; vanished files do not count.
+    """
+    scores = {}  # by path
+    for row in rows:
+        if row.scorer == scorer_id and row.score is not None and not row.vanished:
+            scores[row.path] = row.score
+    percentiles: dict[str, float] = {}
+    if scores and (among_library or quantiles):
+        values = list(scores.values())
+        ranks = _rank(values) if among_library else hub_code.percentiles_in(quantiles, values)
+        percentiles = dict(zip(scores, ranks, strict=True))
+    return [replace(row, percentile=percentiles.get(row.path)) if row.scorer == scorer_id else row for row in rows]
+
+
+def _rank(scores: Sequence[float]) -> list[float]:
+    from hybridiqa.models.percentiles import percentiles_among  # with a library that takes a second to load
+
+    return percentiles_among(scores)

@@ -11,7 +11,8 @@ from factories import make_picture, make_tiny_model
 
 from hybridiqa.commands import export
 from hybridiqa.inference.engine import load_engine
-from hybridiqa.inference.onnx_export import find_pictures, read_pictures
+from hybridiqa.inference.onnx_export import choose_evenly, read_images
+from hybridiqa.inference.scoring import find_images
 from hybridiqa.utils.root import ROOT
 
 pytest.importorskip("onnx")
@@ -158,7 +159,7 @@ def refused(capsys, *arguments: str | Path) -> str:
 def test_int8_that_ranks_otherwise_is_refused_and_nothing_is_written(tiny_checkpoint, tmp_path, monkeypatch, capsys):
     for name in NEEDED_FOR_INT8:
         pytest.importorskip(name)
-    monkeypatch.setattr(export, "rank_correlation", lambda *_: 0.9876)
+    monkeypatch.setattr(export, "measure_rank_correlation", lambda *_: 0.9876)
     pictures = make_pictures(tmp_path / "pictures", 10)
     arguments = [tiny_checkpoint, "--output", tmp_path / "a.onnx", "--dtype", "int8", "--calibration_images", pictures]
     assert "SRCC 0.9876, at least 0.99 is accepted" in refused(capsys, *arguments)
@@ -168,7 +169,7 @@ def test_int8_that_ranks_otherwise_is_refused_and_nothing_is_written(tiny_checkp
 def test_scores_that_differ_from_torchs_are_refused_and_nothing_is_written(
     tiny_checkpoint, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(export, "largest_difference", lambda *_: float("nan"))
+    monkeypatch.setattr(export, "measure_difference", lambda *_: float("nan"))
     assert "differs from torch's" in refused(capsys, tiny_checkpoint, "--output", tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -245,9 +246,9 @@ def test_an_onnx_file_with_weights_in_other_files_is_refused(float_file, tmp_pat
 def test_pictures_are_evenly_chosen_and_broken_ones_reported(tmp_path, tiny_model, caplog):
     folder = make_pictures(tmp_path / "pictures", 12)
     (folder / "notes.txt").write_text("no picture")
-    assert [path.stem for path in find_pictures([str(folder)], 4)] == ["00", "03", "06", "09"]
-    assert len(find_pictures([str(folder), str(folder / "00.png")], 100)) == 12
+    assert [path.stem for path in choose_evenly(find_images([str(folder)]), 4)] == ["00", "03", "06", "09"]
+    assert len(find_images([str(folder), str(folder / "00.png")])) == 12
     (folder / "05.png").write_text("broken")
-    patches = read_pictures(find_pictures([str(folder)], 100), tiny_model.image_processor)
+    patches = read_images(find_images([str(folder)]), tiny_model.image_processor)
     assert patches.shape == (11, 4, 3, 64, 64) and patches.dtype == torch.uint8
     assert "05.png" in caplog.text

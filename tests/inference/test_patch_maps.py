@@ -8,7 +8,7 @@ import pytest
 from factories import make_picture
 from PIL import Image
 
-from hybridiqa.inference.patch_maps import GAP, draw_patch_map, map_path, mean_scores, save_patch_map
+from hybridiqa.inference.patch_maps import GAP, draw_patch_map, find_map_path, mean_scores, save_patch_map
 from hybridiqa.models import hub_code
 
 RED, YELLOW, BLUE = (165, 0, 38), (255, 255, 191), (49, 54, 149)  # the map's colours of 1, 5 and 9
@@ -97,12 +97,12 @@ def test_a_map_needs_one_score_a_patch(boxes, scores):
 
 def test_maps_keep_the_tree_below_their_folder(tmp_path, monkeypatch):
     root, maps = tmp_path / "library", tmp_path / "maps"
-    assert map_path(root / "a" / "b.png", root, maps) == maps / "a" / "b.png.map.png"
+    assert find_map_path(root / "a" / "b.png", root, maps) == maps / "a" / "b.png.map.png"
     monkeypatch.chdir(tmp_path)
-    relative = map_path(tmp_path / "library" / "a" / ".." / "b.jpg", "library", "maps")
+    relative = find_map_path(tmp_path / "library" / "a" / ".." / "b.jpg", "library", "maps")
     assert str(relative) == os.path.join("maps", "b.jpg.map.png")
     with pytest.raises(ValueError, match="is not in the subpath"):
-        map_path(tmp_path / "elsewhere" / "b.png", root, maps)
+        find_map_path(tmp_path / "elsewhere" / "b.png", root, maps)
 
 
 def test_a_map_replaces_the_same_pictures_map_and_nothing_else(tmp_path):

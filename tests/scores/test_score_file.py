@@ -14,11 +14,10 @@ from hybridiqa.models.percentiles import percentiles_among
 from hybridiqa.scores.ledger import (
     ScoreLedger,
     ScoreProgress,
+    make_search_test,
     merge_rows,
     progress_dir_of,
     read_progress,
-    with_percentiles,
-    within,
 )
 from hybridiqa.scores.score_file import (
     COLUMNS,
@@ -27,6 +26,7 @@ from hybridiqa.scores.score_file import (
     check_output,
     of_one_scorer,
     read_scores,
+    with_percentiles,
     write_scores,
 )
 from hybridiqa.utils.files import as_text, content_hash, path_of
@@ -226,11 +226,11 @@ def test_a_vanished_file_is_marked_only_where_the_run_searched(tmp_path):
     gone = replace(A, path=str(tmp_path / "gone.png"), content_hash="dd")
     elsewhere = replace(A, path="/elsewhere/gone.png", content_hash="ee")
     (tmp_path / "a.png").touch()
-    merged = merge_rows([there, gone, elsewhere], [], within([str(tmp_path)]))
+    merged = merge_rows([there, gone, elsewhere], [], make_search_test([str(tmp_path)]))
     assert merged == [there, replace(gone, vanished=True), elsewhere]
     back = replace(gone, vanished=False)
     (tmp_path / "gone.png").touch()
-    assert merge_rows(merged, [back], within([str(tmp_path)])) == [there, back, elsewhere]
+    assert merge_rows(merged, [back], make_search_test([str(tmp_path)])) == [there, back, elsewhere]
 
 
 def test_a_moved_file_keeps_one_row_and_a_deleted_copy_its_own(tmp_path):
@@ -248,11 +248,13 @@ def test_a_moved_file_keeps_one_row_and_a_deleted_copy_its_own(tmp_path):
     assert len(merged) == 2
 
 
-def test_within_means_the_inputs_and_what_lies_below_folders(tmp_path, monkeypatch):
+def test_searched_are_the_inputs_and_what_lies_below_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    is_within = within(["pictures", "one.png"])
-    assert [is_within(path) for path in ("pictures/a.png", str(tmp_path / "pictures/b/c.png"), "one.png")] == [True] * 3
-    assert not any(is_within(path) for path in ("picturesque/a.png", "two.png", "pictures/../a.png"))
+    is_searched = make_search_test(["pictures", "one.png"])
+    assert [is_searched(path) for path in ("pictures/a.png", str(tmp_path / "pictures/b/c.png"), "one.png")] == [
+        True
+    ] * 3
+    assert not any(is_searched(path) for path in ("picturesque/a.png", "two.png", "pictures/../a.png"))
 
 
 def test_percentiles_by_hand():

@@ -8,7 +8,7 @@ from factories import write_zip
 
 from hybridiqa.utils import files
 from hybridiqa.utils.atomic import new_folder
-from hybridiqa.utils.files import MAX_FOLDERS, extract_zip, has_image_suffix, walk_files
+from hybridiqa.utils.files import MAX_FOLDERS, error_reason, extract_zip, has_image_suffix, walk_files
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "4/../../evil.png", "..\\evil.png", "C:\\evil.png"])
@@ -48,6 +48,12 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
     with pytest.raises(ValueError, match="nothing is overwritten"), new_folder(tmp_path / "out"):
         pass
+
+
+def test_an_error_is_told_in_the_systems_words_or_its_own_or_by_its_type():
+    assert error_reason(FileNotFoundError(2, "No such file or directory", "a.png")) == "No such file or directory"
+    assert error_reason(OSError("no image")) == error_reason(ValueError("no image")) == "no image"
+    assert error_reason(EOFError()) == "EOFError"
 
 
 def test_images_that_need_a_plugin_are_images_and_programs_are_not():
