@@ -42,6 +42,11 @@ def path_of(text: str) -> Path:
     )
 
 
+def error_reason(error: BaseException) -> str:
+    """Return why something failed: the system's own words where it has any, else the error's message or type."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def hash_of(data: bytes) -> str:
     """Return 32 hexadecimal digits: what `content_hash` gives for a file of these bytes."""
     return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
@@ -51,11 +56,6 @@ def content_hash(path: str | PurePath) -> str:
     """Return 32 hexadecimal digits of the BLAKE2b of a file's bytes. Raises OSError where it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=HASH_BYTES)).hexdigest()
-
-
-def error_reason(error: Exception) -> str:
-    """Return what went wrong, in the system's words where it has some."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 def what_is_no_file(path: Path) -> str | None:
