@@ -132,8 +132,7 @@ def _score_paths(
     for results in _score_with_bar(scorer, sources, None, is_main):  # what is known has no patch scores any more
         yield results
         for result in results:
-            if result.patch_scores:
-                maps.write(sources[result.index][1], result)
+            maps.write(sources[result.index][1], result)
 
 
 def _score_with_bar(

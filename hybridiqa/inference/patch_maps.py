@@ -355,6 +355,8 @@ class PatchMaps:
 
     def write(self, path: Path, result: ScoredSource) -> None:
         """Write the map of one image that was scored now; one that has changed since gets none, which is logged."""
+        if result.patch_scores is None or result.row.score is None:
+            return
         try:
             data = hub_code.read_file(path)
         except (OSError, ValueError) as error:

@@ -265,11 +265,12 @@ def with_percentiles(
     for row in rows:
         if row.scorer == scorer_id and row.score is not None and not row.vanished:
             scores[row.path] = row.score
-    percentiles: dict[str, float] = {}
-    if scores and (among_library or quantiles):
-        values = list(scores.values())
-        ranks = _rank(values) if among_library else hub_code.percentiles_in(quantiles, values)
-        percentiles = dict(zip(scores, ranks, strict=True))
+    ranks: list[float] = []
+    if scores and among_library:
+        ranks = _rank(list(scores.values()))
+    elif scores and quantiles:
+        ranks = hub_code.percentiles_in(quantiles, list(scores.values()))
+    percentiles = dict(zip(scores, ranks, strict=False))  # no ranks where there is no distribution
     return [replace(row, percentile=percentiles.get(row.path)) if row.scorer == scorer_id else row for row in rows]
 
 
