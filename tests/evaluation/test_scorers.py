@@ -1,4 +1,4 @@
-"""What benchmark.py compares: each kind of scorer is told from the others, scores, and says why it cannot."""
+"""Scorers that benchmark.py compares: each kind is told from the others, scores, and says why it cannot."""
 
 import io
 import json
@@ -351,7 +351,7 @@ def brightness(pixels) -> float:
 
 
 class StubBrisque:
-    """Of the shape of `brisque.BRISQUE`; low is good."""
+    """Stand-in for `brisque.BRISQUE`; low is good."""
 
     def __init__(self, url):
         assert url is False

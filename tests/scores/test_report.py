@@ -1,4 +1,4 @@
-"""What a run prints, on a terminal and elsewhere."""
+"""Reports that a run prints, on a terminal and elsewhere."""
 
 import io
 import os

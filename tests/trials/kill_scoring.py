@@ -51,7 +51,7 @@ def start(folder: Path, output: Path) -> subprocess.Popen:
 
 
 def num_bytes(folder: Path) -> int:
-    """How much a run's processes have written to their rows."""
+    """Return the bytes that a run's processes have written to their rows."""
     return sum(path.stat().st_size for path in folder.glob("rows-*.jsonl"))
 
 
