@@ -14,19 +14,19 @@ from hybridiqa.webapp.pending_uploads import PendingUploads, Storage
 from hybridiqa.webapp.session import Session
 from hybridiqa.webapp.uploads import Limits
 
-PICTURES = [encode("PNG", make_picture(seed=seed)) for seed in range(5)]
+IMAGES = [encode("PNG", make_picture(seed=seed)) for seed in range(5)]
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
-FIVE = list(zip(NAMES, PICTURES, strict=True))
+FIVE = list(zip(NAMES, IMAGES, strict=True))
 
 
 def make_session(folder: Path, models: SharedModels, limits: Limits | None = None, **options) -> Session:
-    """A session whose uploads wait beside its folder."""
+    """Return a session whose uploads wait beside its folder."""
     uploads = PendingUploads(folder.parent / "uploads", Storage(2**30), 2**30)
     return Session(folder, models, limits or Limits(), uploads, **options)
 
 
 def bring(session: Session, files: Sequence[tuple[str, bytes]]) -> Session:
-    """Upload files of these names and contents."""
+    """Upload files of these names and contents; return the session."""
     paths = upload(session.uploads.pending, *(data for _, data in files))
     session.uploads.add_files([(path, name) for path, (name, _) in zip(paths, files, strict=True)])
     return session
@@ -43,7 +43,7 @@ def zip_of(*entries: tuple[str, bytes]) -> bytes:
 
 
 def upload(uploads: PendingUploads, *contents: bytes) -> list[Path]:
-    """What arrives at the server, each in a folder of its own."""
+    """Let files arrive at the server, each in a folder of its own; return their paths."""
     paths = []
     for data in contents:
         paths.append(uploads.new_folder() / "sha" / "name")

@@ -64,21 +64,21 @@ class SharedModel:
         self.lock = threading.Lock()
 
     def decode(self, upload: UploadedImage) -> DecodedUpload:
-        """Read an image: its patches and its thumbnail. What cannot be read becomes a row with the reason."""
-        row, data = ScoreRow(upload.name), b""
+        """Read an image: its row, patches and thumbnail. One that cannot be read gets a row with the reason."""
+        row = ScoreRow(upload.name)
         if reason := what_is_no_file(upload.path):
             return DecodedUpload(0, replace(row, error=reason))
         try:
             data = hub_code.read_file(upload.path)
             # A linked image may have been changed since it was added; hash and pixels are of the same bytes.
             row = replace(row, content_hash=hash_of(data) if upload.is_linked else upload.content_hash)
-            pixels = hub_code.load_image(data)
+            _, pixels = hub_code.decode_file(data)
             row = replace(row, width=pixels.width, height=pixels.height)
             thumbnail = encode_thumbnail(pixels, THUMBNAIL_SIZE)
             return DecodedUpload(0, row, self.image_processor.extract_patches(pixels).numpy(), thumbnail)
         except Exception as error:  # whatever one file does, the others go on
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            return DecodedUpload(0, replace(row, error=reason.removeprefix(f"cannot read {len(data)} bytes: ")))
+            return DecodedUpload(0, replace(row, error=reason))
 
     def score(self, decoded: DecodedUpload) -> ScoredSource:
         """Return what an image gets: its row and its patches' scores."""

@@ -48,7 +48,7 @@ window.hybridiqa = (() => {
   }
 
   function label(element, trigger, watch) {
-    let isBusy = false; // until the next picture is there, so that no key can hit a picture unseen
+    let isBusy = false; // until the next image is there, so that no key can hit an image unseen
     const choose = (button) => {
       const picture = element.querySelector(".label").dataset.picture;
       const choice = button.dataset.choice;

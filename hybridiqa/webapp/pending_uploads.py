@@ -22,7 +22,7 @@ NOT_UPLOADED = "this file was not uploaded here, or was taken already: upload it
 
 
 class BusyError(ValueError):
-    """There is no room at the moment; later there may be."""
+    """Refusal for want of room at the moment; later there may be some."""
 
 
 class Storage:

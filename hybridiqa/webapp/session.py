@@ -20,7 +20,7 @@ NUM_SHOWN = 120  # images of a gallery; more at a click
 
 @dataclass(frozen=True)
 class Filter:
-    """Which of the scored images are kept.
+    """Rule that says which of the scored images are kept.
 
     Args:
         lowest_score: on the model's scale; none keeps all.
@@ -62,7 +62,7 @@ class Snapshot:
 
 
 class Session:
-    """The images of one person or program; its files lie in a folder of its own, which ends with it.
+    """Images of one person or program; the files lie in a folder of their own, which ends with the session.
 
     Args:
         path: of that folder, which is made with the first image.

@@ -30,7 +30,7 @@ class DetailFiles:
 
 
 class SessionFiles:
-    """Makes files in a session's folder, each when it is first asked for; only what was asked for can be fetched."""
+    """Files in a session's folder, each made when it is first asked for; only these can be fetched."""
 
     def __init__(self, folder: SessionFolder):
         self.folder = folder

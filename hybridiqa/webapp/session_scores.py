@@ -18,7 +18,7 @@ WORDS = ("poor", "weak", "fair", "good", "excellent")  # fifths of the scale
 
 
 class SessionScores:
-    """What models say of a session's images; all of it is kept, whichever model is used.
+    """Results of a session's images, of all models that were used; those of the one in use are shown.
 
     Args:
         models: score with their default, until `use` is called.

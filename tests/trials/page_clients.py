@@ -37,7 +37,7 @@ def make_images(folder: Path, num_images: int, side: int) -> list[Path]:
 
 
 class Memory:
-    """The largest resident memory (bytes) of a process while the block lasts, read every 50 ms."""
+    """Largest resident memory (bytes) of a process while the block lasts, read every 50 ms."""
 
     def __init__(self, pid: int):
         self.pid, self.largest, self.is_over = pid, 0, threading.Event()

@@ -15,7 +15,7 @@ async def application(scope, receive, send):
 
 
 def ask(*headers: tuple[str, str], names=(), server=("127.0.0.1", 7860), kind="http") -> tuple[int, str]:
-    """The status and the text with which a request of these headers is answered."""
+    """Return the status and the text with which a request of these headers is answered."""
     sent = []
 
     async def send(message):

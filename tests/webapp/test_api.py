@@ -31,7 +31,7 @@ from hybridiqa.utils.root import ROOT
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, tiny_checkpoint):
-    """(address, folder) of a page with a tiny model, as others reach it: no folders, no foreign code."""
+    """Serve a page with a tiny model as others reach it, without folders and foreign code; give (address, folder)."""
     folder = tmp_path_factory.mktemp("page")
     hosted = {"SPACE_ID": "you/space"}
     limits = ["--max_files", 60, "--max_mb", 64]
@@ -41,7 +41,7 @@ def page(tmp_path_factory, tiny_checkpoint):
 
 @pytest.fixture(scope="module")
 def make_client(page):
-    """Makes clients, each with a session of its own."""
+    """Give a function that makes clients, each with a session of its own."""
     from gradio_client import Client
 
     clients = []
@@ -66,7 +66,7 @@ def score(client, *paths: Path) -> dict[str, dict]:
 
 
 def error_of(client, *paths: Path) -> str:
-    """Why the only file has no score."""
+    """Return why the only file has no score."""
     [row] = score(client, *paths).values()
     assert row["score"] is None
     return row["error"]
@@ -144,15 +144,15 @@ def zip_of(path: Path, *entries: tuple[str, bytes], compression: int = zipfile.Z
     return path
 
 
-def test_bombs_traversal_and_what_is_no_picture_are_refused_with_the_reason(make_client, page, tmp_path):
-    picture = io.BytesIO()
-    make_picture(80, 72).save(picture, "PNG")
+def test_bombs_traversal_and_what_is_no_image_are_refused_with_the_reason(make_client, page, tmp_path):
+    image = io.BytesIO()
+    make_picture(80, 72).save(image, "PNG")
     bomb = zip_of(tmp_path / "bomb.zip", *((f"{number}.png", bytes(20 * 2**20)) for number in range(5)))
     assert bomb.stat().st_size < 2**20
     assert re.fullmatch(
         r"it is refused: it unpacks to 104857600 bytes, \d+ are accepted here", error_of(make_client(), bomb)
     )
-    evil = zip_of(tmp_path / "evil.zip", ("../../evil.png", picture.getvalue()))
+    evil = zip_of(tmp_path / "evil.zip", ("../../evil.png", image.getvalue()))
     assert error_of(make_client(), evil) == "it is refused: its entry '../../evil.png' leads out of the folder"
     assert not list(page[1].rglob("evil.png")) and not list(tmp_path.parent.rglob("evil.png"))
     many = zip_of(tmp_path / "many.zip", *((f"{number}.png", b"") for number in range(200)))
@@ -161,14 +161,14 @@ def test_bombs_traversal_and_what_is_no_picture_are_refused_with_the_reason(make
         ("drawing.png", b'<svg xmlns="http://www.w3.org/2000/svg"><script>1</script></svg>', "an SVG drawing"),
         ("page.jpg", b"<!DOCTYPE html><html></html>", "but a web page"),
         ("empty.png", b"", "the file is empty"),
-        ("cut.png", picture.getvalue()[:2000], "truncated|broken"),
+        ("cut.png", image.getvalue()[:2000], "truncated|broken"),
         ("no.zip", b"PK\x03\x04nothing", "not a whole zip archive"),
     ):
         (tmp_path / name).write_bytes(data)
         error = error_of(make_client(), tmp_path / name)
         assert re.search(reason, error) and str(page[1]) not in error
-    header = b"IHDR" + struct.pack(">II", 50_000, 50_000) + picture.getvalue()[24:29]
-    claims = picture.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4, "big") + picture.getvalue()[33:]
+    header = b"IHDR" + struct.pack(">II", 50_000, 50_000) + image.getvalue()[24:29]
+    claims = image.getvalue()[:12] + header + zlib.crc32(header).to_bytes(4, "big") + image.getvalue()[33:]
     (tmp_path / "huge.png").write_bytes(claims)
     expected = "at most 64 megapixels are accepted, got 50000 x 50000"
     assert error_of(make_client(), tmp_path / "huge.png") == expected
@@ -224,7 +224,7 @@ def test_the_trial_of_many_clients_compares_them_with_the_script(tiny_checkpoint
 
 @pytest.fixture
 def run_app(monkeypatch, tmp_path, capsys):
-    """Runs `app.py` in this process; gives its status and what it printed."""
+    """Give a function that runs `app.py` in this process; it returns the status and what was printed."""
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # which are put back afterwards
@@ -265,7 +265,7 @@ def test_a_hosted_page_has_no_way_to_the_folders_of_its_machine():
 
 
 def ask(address: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """The status and the body of an answer to a request with these headers, written with `_` for `-`."""
+    """Return the status and the body of an answer to a request with these headers, written with `_` for `-`."""
     server = urllib.parse.urlsplit(address)
     connection = http.client.HTTPConnection(server.hostname, server.port, timeout=60)
     names = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -332,7 +332,7 @@ def test_the_functions_behind_the_page_take_no_other_files_either(page, tmp_path
     assert b"precious" not in run(page[0], "scores", [], session="s")[1]
 
 
-def test_a_picture_is_fetched_by_its_visitor_and_by_nobody_from_its_folder(make_client, page, tmp_path):
+def test_a_image_is_fetched_by_its_visitor_and_by_nobody_from_its_folder(make_client, page, tmp_path):
     make_picture(80, 72).save(tmp_path / "mine.png")
     score(make_client(), tmp_path / "mine.png")
     [kept] = [path for path in (page[1] / "scratch").rglob("pictures/*.png") if path.stat().st_size > 0][-1:]
@@ -358,16 +358,16 @@ def test_what_gradio_offers_besides_is_closed(page, path):
 
 
 def call(address: str, name: str, data: list) -> bytes:
-    """What the queue gives to a call that names no session."""
+    """Return what the queue gives to a call that names no session."""
     way = f"/gradio_api/call/{name}"
     event = json.loads(ask(address, "POST", way, json.dumps({"data": data}).encode())[1])["event_id"]
     return ask(address, "GET", f"{way}/{event}")[1]
 
 
 def test_a_call_without_a_session_shares_nothing_with_another(page):
-    picture = io.BytesIO()
-    make_picture(80, 72).save(picture, "PNG")
-    [path] = json.loads(upload_raw(page[0], "private.png", picture.getvalue())[1])
+    image = io.BytesIO()
+    make_picture(80, 72).save(image, "PNG")
+    [path] = json.loads(upload_raw(page[0], "private.png", image.getvalue())[1])
     assert b"private.png" in call(page[0], "score", [[{"path": path, "orig_name": "private.png", "meta": META}]])
     assert call(page[0], "scores", []) == b"event: complete\ndata: [[]]\n\n"
     for name, data in (("scores", []), ("score", [[]]), ("kept_zip", [None, 0])):
@@ -399,7 +399,7 @@ def test_the_whole_page_has_bounds_and_a_killed_one_leaves_nothing_for_long(tiny
         assert sum(path.stat().st_size for path in held.rglob("*") if path.is_file()) < 2**20
         assert {run(address, "scores", [], session=f"invented {number}")[0] for number in range(100)} == {200}
         [folder] = held.iterdir()
-        assert not (folder / "visitors").exists()  # nobody has a picture
+        assert not (folder / "visitors").exists()  # nobody has an image
         assert ask(address, "GET", "/config", Host="pictures.example.org")[0] == 200
         served.process.kill()
         served.process.wait()

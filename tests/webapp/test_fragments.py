@@ -1,4 +1,4 @@
-"""What is seen of a session, whatever the pictures are called; what is labelled there, and taken away."""
+"""HTML of a session, whatever the images are called; what is labelled there, and taken away."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 from factories import make_picture
-from page_sessions import FIVE, NAMES, PICTURES, bring, make_session, score_all, zip_of
+from page_sessions import FIVE, IMAGES, NAMES, bring, make_session, score_all, zip_of
 from PIL import Image, ImageChops
 from trials.nasty_inputs import encode
 
@@ -44,7 +44,7 @@ HOSTILE = [
 
 
 class Page(HTMLParser):
-    """The elements of some HTML, each with its attributes, and what can be read there."""
+    """Elements of some HTML, each with its attributes, and what can be read there."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -60,7 +60,7 @@ class Page(HTMLParser):
         self.text += data
 
     def all(self, tag: str, attribute: str) -> list[str]:
-        """The values of an attribute of all elements of a kind."""
+        """Return the values of an attribute of all elements of a kind."""
         return [attributes[attribute] for name, attributes in self.elements if name == tag and attribute in attributes]
 
     @property
@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
 
 def say(session: Session, name: str, **values) -> None:
-    """Let the model have said other values of a picture that is scored."""
+    """Let the model have said other values of an image that is scored."""
     key = (session.scores.model.scorer_id, session.uploads.find_image(name).content_hash)
     result = session.scores.results[key]
     session.scores.results[key] = replace(result, row=replace(result.row, **values))
@@ -87,7 +87,7 @@ def session(models, tmp_path) -> Session:
 
 @pytest.fixture
 def five(session) -> Session:
-    """Five pictures; the scores of a, b, c, d, e are 5, 4, 3, 2, 1."""
+    """Give a session with five images; the scores of a, b, c, d, e are 5, 4, 3, 2, 1."""
     score_all(bring(session, FIVE))
     for number, name in enumerate(NAMES):
         say(session, name, score=5.0 - number)
@@ -100,20 +100,20 @@ def gallery_of(session: Session, num_shown: int) -> str:
 
 
 def pages_of(session: Session, names: list[str]) -> dict[str, Page]:
-    """All that is shown of five pictures and of three files that are none."""
-    score_all(bring(session, list(zip(names, PICTURES, strict=True))))
+    """Return all that is shown of five images and of three files that are none."""
+    score_all(bring(session, list(zip(names, IMAGES, strict=True))))
     bring(
         session, [(f"{names[0]}.zip", zip_of((f"../{names[1]}", b""))), (f"{names[2]}.zip", b"x"), (names[3], b"<b>")]
     )
     score_all(session)
-    picture = session.labels.list_next("random")[0].id
+    image = session.labels.list_next("random")[0].id
     pages = {
         "status": status_html(session.snapshot()),
         "failures": failures_html(session.snapshot()),
         "gallery": gallery_html(session, session.snapshot()),
         "detail": detail_html(session, session.snapshot().kept[1].path),
         "compare": compare_html(session, names),
-        "label": label_html(session, "random", session.labels.choose("random", "Artifact/3", picture)),
+        "label": label_html(session, "random", session.labels.choose("random", "Artifact/3", image)),
     }
     return {kind: Page(html) for kind, html in pages.items()}
 
@@ -193,28 +193,28 @@ def test_a_detail_leads_to_the_neighbours_that_are_kept(five):
     assert not Page(detail_html(five, "e.png")).all("button", "data-name")
 
 
-def test_the_worst_and_the_best_patch_are_pixels_of_the_picture(session, tiny_checkpoint):
-    pictures = {"large.png": make_picture(150, 100), "low.png": make_picture(40, 20, seed=1)}
-    score_all(bring(session, [(name, encode("PNG", picture)) for name, picture in pictures.items()]))
+def test_the_worst_and_the_best_patch_are_pixels_of_the_image(session, tiny_checkpoint):
+    images = {"large.png": make_picture(150, 100), "low.png": make_picture(40, 20, seed=1)}
+    score_all(bring(session, [(name, encode("PNG", image)) for name, image in images.items()]))
     processor = load_model(tiny_checkpoint).image_processor
-    for (name, picture), side in zip(pictures.items(), (64, 20), strict=True):  # a low one is enlarged for the model
+    for (name, image), side in zip(images.items(), (64, 20), strict=True):  # a low one is enlarged for the model
         detail, scores = session.show_detail(name), session.scores.find_patch_scores(name)
         for path, score in ((detail.worst_path, min(scores)), (detail.best_path, max(scores))):
-            left, top, *_ = map(int, processor.patch_boxes(*picture.size)[scores.index(score)])
+            left, top, *_ = map(int, processor.patch_boxes(*image.size)[scores.index(score)])
             with Image.open(path) as patch:
                 assert abs(patch.width - side) <= 1 and patch.height == side  # edges may lie between two pixels
-                shown = picture.crop((left, top, left + patch.width, top + side))
+                shown = image.crop((left, top, left + patch.width, top + side))
                 assert not ImageChops.difference(patch, shown).getbbox()
         with Image.open(detail.map_path) as drawn:
-            assert drawn.width / drawn.height == pytest.approx(picture.width / picture.height, abs=0.02)
+            assert drawn.width / drawn.height == pytest.approx(image.width / image.height, abs=0.02)
 
 
-def test_a_picture_that_no_browser_shows_is_shown_as_png(session):
+def test_a_image_that_no_browser_shows_is_shown_as_png(session):
     tiff = make_picture(seed=7)
     bring(session, [("a.TIFF", encode("TIFF", tiff)), FIVE[1]])
     with Image.open(session.files.show_image(session.uploads.find_image("a.TIFF"))) as shown:
         assert shown.format == "PNG" and not ImageChops.difference(shown, tiff).getbbox()
-    assert session.files.show_image(session.uploads.find_image("b.png")).read_bytes() == PICTURES[1]
+    assert session.files.show_image(session.uploads.find_image("b.png")).read_bytes() == IMAGES[1]
     bring(session, [("called.png", encode("TIFF", make_picture(seed=8)))])
     with Image.open(session.files.show_image(session.uploads.find_image("called.png"))) as shown:
         assert shown.format == "PNG"
@@ -233,32 +233,32 @@ def test_a_detail_is_of_the_patches_that_the_model_cuts(session, tiny_checkpoint
 
 
 def test_the_table_is_one_of_scores(session):
-    score_all(bring(session, [('a,"1"\n.png', PICTURES[0]), ("broken.png", b"x"), ("none.zip", b"x")]))
+    score_all(bring(session, [('a,"1"\n.png', IMAGES[0]), ("broken.png", b"x"), ("none.zip", b"x")]))
     rows = read_scores(session.show_csv())
     assert rows == sorted(session.snapshot().rows, key=lambda row: row.path)
     assert [row.path for row in rows] == ['a,"1"\n.png', "broken.png", "none.zip"]
 
 
-def test_kept_pictures_come_back_as_they_were_under_names_that_lead_nowhere_else(session):
+def test_kept_images_come_back_as_they_were_under_names_that_lead_nowhere_else(session):
     hostile = ["../../etc/passwd.png", "C:\\x.png", "/abs/y.png", "\\\\server\\z.png", "e.png"]
-    score_all(bring(session, list(zip(hostile, PICTURES, strict=True))))
+    score_all(bring(session, list(zip(hostile, IMAGES, strict=True))))
     say(session, "e.png", score=-1000.0)
     session.filter = Filter(lowest_score=-999.0)
     with zipfile.ZipFile(session.show_kept()) as kept:
         read = {name: kept.read(name) for name in kept.namelist()}
-    assert read == dict(zip(["etc/passwd.png", "C_/x.png", "y.png", "server/z.png"], PICTURES, strict=False))
+    assert read == dict(zip(["etc/passwd.png", "C_/x.png", "y.png", "server/z.png"], IMAGES, strict=False))
     session.filter = Filter(lowest_score=9000.0)
     with pytest.raises(ValueError, match="no picture is kept"):
         session.show_kept()
 
 
-def test_kept_pictures_never_share_a_name_and_may_be_older_than_zip(session, tmp_path):
-    score_all(bring(session, list(zip(["a.png", "../a.png", "a/b.png", "a\\b.png", ".."], PICTURES, strict=True))))
-    for picture in session.uploads.images.values():
-        os.utime(picture.path, (0, 0))
+def test_kept_images_never_share_a_name_and_may_be_older_than_zip(session, tmp_path):
+    score_all(bring(session, list(zip(["a.png", "../a.png", "a/b.png", "a\\b.png", ".."], IMAGES, strict=True))))
+    for image in session.uploads.images.values():
+        os.utime(image.path, (0, 0))
     with zipfile.ZipFile(session.show_kept()) as kept:
         assert sorted(kept.namelist()) == ["a.png", "a/b.png", "a/b_2.png", "a_2.png", "picture"]
-        assert sorted(map(kept.read, kept.namelist())) == sorted(PICTURES)
+        assert sorted(map(kept.read, kept.namelist())) == sorted(IMAGES)
 
 
 def test_what_cannot_be_shown_is_labelled_without_naming_a_path_of_the_server(session):
@@ -274,7 +274,7 @@ def test_a_record_of_labels_that_cannot_be_read_is_said_where_labels_are_given(f
     assert "cannot read the record of labels" in Page(label_html(five, "random")).text
 
 
-def test_a_comparison_needs_two_pictures_with_scores(five):
+def test_a_comparison_needs_two_images_with_scores(five):
     assert "Choose two or more pictures" in compare_html(five, ["a.png"])
     page = Page(compare_html(five, ["c.png", "a.png"]))
     assert page.all("img", "alt") == ["a.png", "c.png"] and "2.00" in page.text
@@ -318,18 +318,18 @@ def test_every_choice_has_a_button_and_a_key_of_its_own(session):
     assert page.all("button", "aria-keyshortcuts") == [KEYS[choice] for choice in choices]
 
 
-def test_the_score_of_a_picture_is_told_after_the_choice_alone(session):
+def test_the_score_of_a_image_is_told_after_the_choice_alone(session):
     before = label_html(bring(session, FIVE), "random")
     score_all(session)
     assert label_html(session, "random") == before  # what the model says changes nothing
-    picture = session.labels.list_next("random")[0]
-    say(session, picture.name, score=6.54, score_std=0.32)
+    image = session.labels.list_next("random")[0]
+    say(session, image.name, score=6.54, score_std=0.32)
     assert label_html(session, "random") == before
-    message = session.labels.choose("random", "Perfect/2", picture.id)
-    assert message == f"{picture.name}: Perfect 2 (score 4). The model says 6.54 (good), spread 0.32."
+    message = session.labels.choose("random", "Perfect/2", image.id)
+    assert message == f"{image.name}: Perfect 2 (score 4). The model says 6.54 (good), spread 0.32."
     page = Page(label_html(session, "random", message))
     assert message in page.text and "1 labelled · 0 skipped · 4 to go" in page.text
-    assert page.all("img", "alt") != [f"To be labelled: {picture.name}"]
+    assert page.all("img", "alt") != [f"To be labelled: {image.name}"]
 
 
 def test_labelling_tells_what_was_done_and_what_cannot_be(session):

@@ -1,4 +1,4 @@
-"""What a session of the page takes, gives and leaves: uploads and scores; sessions among each other."""
+"""Sessions of the page: uploads, scores and files that they take, give and leave; sessions among each other."""
 
 import shutil
 import threading
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from factories import make_tiny_model
-from page_sessions import FIVE, NAMES, PICTURES, bring, make_session, score_all, upload, zip_of
+from page_sessions import FIVE, IMAGES, NAMES, bring, make_session, score_all, upload, zip_of
 from trials.nasty_inputs import encode
 
 from hybridiqa.inference.engine import load_engine
@@ -31,7 +31,7 @@ def models(tiny_checkpoint) -> SharedModels:
 
 @pytest.fixture(scope="module")
 def other_checkpoint(tmp_path_factory) -> str:
-    """Another tiny model, which knows the percentiles of its scores."""
+    """Give another tiny model, which knows the percentiles of its scores."""
     folder = tmp_path_factory.mktemp("checkpoints") / "other"
     make_tiny_model(seed=1, score_quantiles=[-100.0, 100.0]).save_pretrained(folder)
     return str(folder)
@@ -43,15 +43,15 @@ def session(models, tmp_path) -> Session:
 
 
 def with_directory_bytes(offset: int, data: bytes) -> bytes:
-    """A zip of a picture whose entry in the directory says something else at a place."""
-    whole = zip_of(("a.png", PICTURES[0]))
+    """Return a zip of an image whose entry in the directory says something else at a place."""
+    whole = zip_of(("a.png", IMAGES[0]))
     start = whole.index(b"PK\1\2") + offset
     return whole[:start] + data + whole[start + len(data) :]
 
 
 def broken_inside() -> bytes:
-    """A zip whose directory is whole, while the packed bytes of its picture are not."""
-    whole = zip_of(("a.png", PICTURES[0]))
+    """Return a zip whose directory is whole, while the packed bytes of its image are not."""
+    whole = zip_of(("a.png", IMAGES[0]))
     return whole[:38] + b"\xff" * 22 + whole[60:]
 
 
@@ -59,41 +59,39 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_pictures_come_alone_or_in_zips_whose_folders_stay_in_their_names(session):
+def test_images_come_alone_or_in_zips_whose_folders_stay_in_their_names(session):
     jpeg = encode("JPEG")
-    packed = zip_of(("day/one.png", PICTURES[1]), ("day\\two.PNG", PICTURES[2]), ("day/notes.txt", b"sunny"))
-    bring(session, [("a.png", PICTURES[0]), ("b.jpg", jpeg), ("c.ZIP", packed)])
+    packed = zip_of(("day/one.png", IMAGES[1]), ("day\\two.PNG", IMAGES[2]), ("day/notes.txt", b"sunny"))
+    bring(session, [("a.png", IMAGES[0]), ("b.jpg", jpeg), ("c.ZIP", packed)])
     assert (
         list(session.uploads.images) == ["a.png", "b.jpg", "day/one.png", "day/two.PNG"] and not session.uploads.refused
     )
-    brought = [PICTURES[0], jpeg, *PICTURES[1:3]]
-    assert [picture.path.read_bytes() for picture in session.uploads.images.values()] == brought
+    brought = [IMAGES[0], jpeg, *IMAGES[1:3]]
+    assert [image.path.read_bytes() for image in session.uploads.images.values()] == brought
     assert session.uploads.num_bytes == sum(map(len, brought))
 
 
-def test_equal_names_get_numbers_and_equal_contents_are_one_picture(session):
-    bring(session, [("x/a.png", data) for data in (*PICTURES[:3], PICTURES[1])])
-    bring(session, [("other.png", PICTURES[0]), ("z.zip", zip_of(("x/a.png", PICTURES[3]), ("x/b.png", PICTURES[2])))])
+def test_equal_names_get_numbers_and_equal_contents_are_one_image(session):
+    bring(session, [("x/a.png", data) for data in (*IMAGES[:3], IMAGES[1])])
+    bring(session, [("other.png", IMAGES[0]), ("z.zip", zip_of(("x/a.png", IMAGES[3]), ("x/b.png", IMAGES[2])))])
     assert (
         list(session.uploads.images) == ["x/a.png", "x/a_2.png", "x/a_3.png", "x/a_4.png"]
         and not session.uploads.refused
     )
-    assert [picture.content_hash for picture in session.uploads.images.values()] == [
-        hash_of(data) for data in PICTURES[:4]
-    ]
+    assert [image.content_hash for image in session.uploads.images.values()] == [hash_of(data) for data in IMAGES[:4]]
 
 
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("cut.png", PICTURES[0][:900], "truncated"),
+        ("cut.png", IMAGES[0][:900], "truncated"),
         ("drawing.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing, which has no pixels"),
         ("page.jpg", b"<!DOCTYPE html><script>alert(1)</script>", "not an image that Pillow knows"),
         ("empty.png", b"", "empty"),
     ],
 )
-def test_a_file_that_is_no_picture_gets_a_reason_and_no_score(session, name, data, reason):
-    score_all(bring(session, [(name, data), ("whole.png", PICTURES[1])]))
+def test_a_file_that_is_no_image_gets_a_reason_and_no_score(session, name, data, reason):
+    score_all(bring(session, [(name, data), ("whole.png", IMAGES[1])]))
     broken, whole = session.snapshot().rows
     assert broken.path == name and broken.score is None and reason in broken.error
     assert str(session.folder.path.parent) not in broken.error and session.scores.model.scorer_id == broken.scorer
@@ -109,15 +107,15 @@ def test_a_file_that_is_no_picture_gets_a_reason_and_no_score(session, name, dat
         (with_directory_bytes(24, b"\xff\xff\xff\x7f"), "it is refused: it unpacks to 2147483647 bytes"),
         (with_directory_bytes(24, b"\x64\0\0\0"), "it is not a whole zip archive"),  # holds more than it says
         (with_directory_bytes(8, b"\1"), "it is refused: its entry 'a.png' is encrypted"),
-        (zip_of(("good.png", PICTURES[0]), ("../x.png", PICTURES[1])), "'../x.png' leads out of the folder"),
-        (zip_of(("C:\\x.png", PICTURES[1])), "'C:/x.png' leads out of the folder"),
+        (zip_of(("good.png", IMAGES[0]), ("../x.png", IMAGES[1])), "'../x.png' leads out of the folder"),
+        (zip_of(("C:\\x.png", IMAGES[1])), "'C:/x.png' leads out of the folder"),
         (with_directory_bytes(38, b"\0\0\xff\xa1"), "its entry 'a.png' is a link"),
         (zip_of(*((f"{index}.png", b"") for index in range(7))), "it holds 7 files, 6 are accepted"),
         (b"PK nothing of that kind", "it is not a whole zip archive"),
         (broken_inside(), "it is not a whole zip archive"),
-        (zip_of((f"{'x' * 300}.png", PICTURES[0])), "it cannot be unpacked: File name too long"),
-        (zip_of(("x", b""), ("x/y.png", PICTURES[0])), "it cannot be unpacked: "),
-        (zip_of(("notes.txt", b"sunny"), ("inner.zip", zip_of(("a.png", PICTURES[0])))), "no pictures in this zip"),
+        (zip_of((f"{'x' * 300}.png", IMAGES[0])), "it cannot be unpacked: File name too long"),
+        (zip_of(("x", b""), ("x/y.png", IMAGES[0])), "it cannot be unpacked: "),
+        (zip_of(("notes.txt", b"sunny"), ("inner.zip", zip_of(("a.png", IMAGES[0])))), "no pictures in this zip"),
         (zip_of(), "no pictures in this zip"),
     ],
 )
@@ -128,18 +126,18 @@ def test_a_refused_zip_is_named_as_its_owner_names_it_and_leaves_nothing(models,
     assert row.path == "My holiday.zip" and row.score is None and reason in row.error
     assert str(tmp_path) not in row.error
     assert not files_in(tmp_path)  # neither the upload nor anything in the session's folder
-    bring(session, [("a.png", PICTURES[0])])  # and the session goes on
+    bring(session, [("a.png", IMAGES[0])])  # and the session goes on
     session.uploads.add_files([(tmp_path / "uploads/gone", "gone.zip"), (tmp_path / "uploads/gone", "gone.png")])
     assert list(session.uploads.images) == ["a.png"] and str(tmp_path) not in str(
         [row.error for row in session.uploads.refused[1:]]
     )
 
 
-def test_no_more_pictures_are_taken_than_are_accepted(models, tmp_path):
+def test_no_more_images_are_taken_than_are_accepted(models, tmp_path):
     session = bring(make_session(tmp_path / "few", models, Limits(max_files=3)), FIVE)
     assert list(session.uploads.images) == NAMES[:3] and [row.path for row in session.uploads.refused] == NAMES[3:]
     assert {row.error for row in session.uploads.refused} == {"at most 3 pictures are accepted at a time"}
-    size = sum(map(len, PICTURES[:2]))
+    size = sum(map(len, IMAGES[:2]))
     session = bring(make_session(tmp_path / "small", models, Limits(max_bytes=size)), FIVE)
     assert list(session.uploads.images) == NAMES[:2] and session.uploads.num_bytes == size
     assert {row.error for row in session.uploads.refused} == {f"at most {size // 2**20} MB are accepted in all"}
@@ -148,7 +146,7 @@ def test_no_more_pictures_are_taken_than_are_accepted(models, tmp_path):
 def test_a_folder_of_this_machine_is_linked_to_and_not_counted(models, tmp_path):
     source = tmp_path / "source"
     (source / "deep").mkdir(parents=True)
-    for name, data in (("a.png", PICTURES[0]), ("deep/b.png", PICTURES[1]), (".c.png", PICTURES[2]), ("n.txt", b"")):
+    for name, data in (("a.png", IMAGES[0]), ("deep/b.png", IMAGES[1]), (".c.png", IMAGES[2]), ("n.txt", b"")):
         (source / name).write_bytes(data)
     session = make_session(tmp_path / "session", models, Limits(max_bytes=1))
     session.folder.path.mkdir()
@@ -160,7 +158,7 @@ def test_a_folder_of_this_machine_is_linked_to_and_not_counted(models, tmp_path)
             session.uploads.add_folder(folder)
     session.uploads.add_folder(source)
     assert list(session.uploads.images) == [str(source / "a.png"), str(source / "deep/b.png")]
-    assert all(picture.path.is_symlink() for picture in session.uploads.images.values())
+    assert all(image.path.is_symlink() for image in session.uploads.images.values())
     assert session.uploads.num_bytes == session.uploads.pending.storage.num_bytes == 0
     score_all(session)
     names = zipfile.ZipFile(session.show_kept()).namelist()
@@ -177,8 +175,8 @@ def test_a_folder_of_this_machine_is_linked_to_and_not_counted(models, tmp_path)
 
 
 def test_scores_are_those_of_the_checkpoint(session, tiny_checkpoint):
-    score_all(bring(session, [("a.png", PICTURES[0]), ("b.jpg", encode("JPEG")), ("c.webp", encode("WEBP"))]))
-    expected = load_model(tiny_checkpoint).score([picture.path for picture in session.uploads.images.values()]).tolist()
+    score_all(bring(session, [("a.png", IMAGES[0]), ("b.jpg", encode("JPEG")), ("c.webp", encode("WEBP"))]))
+    expected = load_model(tiny_checkpoint).score([image.path for image in session.uploads.images.values()]).tolist()
     rows = session.snapshot().rows
     assert [row.score for row in rows] == pytest.approx(expected, abs=1e-6) and len(set(expected)) == 3
     for row in rows:
@@ -193,11 +191,11 @@ def test_scores_are_those_of_the_checkpoint(session, tiny_checkpoint):
 def test_a_linked_image_that_was_changed_before_it_is_scored_has_the_hash_of_what_was_scored(session, tmp_path):
     (tmp_path / "source").mkdir()
     path = tmp_path / "source/a.png"
-    path.write_bytes(PICTURES[0])
+    path.write_bytes(IMAGES[0])
     session.uploads.add_folder(path.parent)
-    path.write_bytes(PICTURES[1])
+    path.write_bytes(IMAGES[1])
     [row] = score_all(session).snapshot().rows
-    assert row.content_hash == hash_of(PICTURES[1]) and row.score is not None
+    assert row.content_hash == hash_of(IMAGES[1]) and row.score is not None
 
 
 def test_scoring_ends_at_a_stop_and_goes_on_later(session):
@@ -210,10 +208,10 @@ def test_scoring_ends_at_a_stop_and_goes_on_later(session):
 
 
 def test_a_session_is_scored_by_one_at_a_time_who_sees_what_is_added_meanwhile(session):
-    scoring = bring(session, [("a.png", PICTURES[0])]).scores.run()
+    scoring = bring(session, [("a.png", IMAGES[0])]).scores.run()
     next(scoring)
-    bring(session, [("b.png", PICTURES[1])])
-    assert not list(session.scores.run()) and [picture.name for picture in session.scores.list_unscored()] == ["b.png"]
+    bring(session, [("b.png", IMAGES[1])])
+    assert not list(session.scores.run()) and [image.name for image in session.scores.list_unscored()] == ["b.png"]
     assert list(scoring) == [0] and not session.scores.list_unscored()
 
 
@@ -224,7 +222,7 @@ def test_another_model_scores_anew_and_the_first_ones_scores_are_kept(session, m
     session.filter = Filter(lowest_percentile=50)
     session.use(other)
     assert session.filter == Filter() and len(session.scores.list_unscored()) == 5
-    list(scoring)  # goes on with the other model, but for pictures that are in hand
+    list(scoring)  # goes on with the other model, but for images that are being scored
     assert sum(scorer == first.scorer_id for scorer, _ in session.scores.results) <= NUM_AHEAD
     assert not session.scores.list_unscored() and {row.scorer for row in session.snapshot().rows} == {other.scorer_id}
     quantiles = [(row.score + 100) / 2 for row in session.snapshot().rows]
@@ -238,7 +236,7 @@ def test_another_model_scores_anew_and_the_first_ones_scores_are_kept(session, m
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
-    """Its `now`, in seconds, is when the sessions think that things happen."""
+    """Give a clock, by whose `now`, in seconds, the sessions think that things happen."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("hybridiqa.webapp.session_store.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
@@ -297,13 +295,13 @@ def test_a_tab_that_never_says_that_it_leaves_is_forgotten_after_hours(store, cl
 
 
 def test_deleting_a_session_leaves_what_another_uploaded_too(store, tmp_path):
-    first = bring(store.find_session("first"), [("a.png", PICTURES[0]), ("b.png", PICTURES[1])])
-    second = bring(store.find_session("second"), [("c.png", PICTURES[1])])
+    first = bring(store.find_session("first"), [("a.png", IMAGES[0]), ("b.png", IMAGES[1])])
+    second = bring(store.find_session("second"), [("c.png", IMAGES[1])])
     store.delete("first")
     store.delete("nobody")
     assert not first.folder.path.exists() and files_in(tmp_path) == [second.uploads.find_image("c.png").path]
     assert (
-        second.uploads.find_image("c.png").path.read_bytes() == PICTURES[1] and store.find_session("first") is not first
+        second.uploads.find_image("c.png").path.read_bytes() == IMAGES[1] and store.find_session("first") is not first
     )
     store.delete("second")
     assert not files_in(tmp_path) and second.uploads.pending.storage.num_bytes == 0
@@ -311,13 +309,13 @@ def test_deleting_a_session_leaves_what_another_uploaded_too(store, tmp_path):
 
 def test_only_an_upload_is_taken_in_and_nothing_else_is_touched(session, tmp_path):
     secret = tmp_path / "secret.png"
-    secret.write_bytes(PICTURES[0])
-    real = upload(session.uploads.pending, PICTURES[1])[0]
+    secret.write_bytes(IMAGES[0])
+    real = upload(session.uploads.pending, IMAGES[1])[0]
     link, folder = real.with_name("link"), real.with_name("folder")
     link.symlink_to(secret)
     folder.mkdir()
     unnamed = real.with_name("never named")
-    unnamed.write_bytes(PICTURES[2])
+    unnamed.write_bytes(IMAGES[2])
     paths = [
         secret,
         Path("/etc/passwd"),
@@ -331,24 +329,24 @@ def test_only_an_upload_is_taken_in_and_nothing_else_is_touched(session, tmp_pat
     session.uploads.add_files([(path, name) for path in paths for name in ("s.png", "s.zip")])
     assert not session.uploads.images and {row.error for row in session.uploads.refused} == {NOT_UPLOADED}
     session.remove()
-    assert secret.read_bytes() == PICTURES[0] and unnamed.exists() and real.exists() and link.is_symlink()
+    assert secret.read_bytes() == IMAGES[0] and unnamed.exists() and real.exists() and link.is_symlink()
 
 
-def test_equal_files_of_one_name_in_one_request_are_one_picture_and_no_error(session):
-    [path] = upload(session.uploads.pending, PICTURES[0])
+def test_equal_files_of_one_name_in_one_request_are_one_image_and_no_error(session):
+    [path] = upload(session.uploads.pending, IMAGES[0])
     session.uploads.add_files([(path, "a/x.png"), (path, "b/x.png")])
     assert list(session.uploads.images) == ["a/x.png"] and not session.uploads.refused
 
 
 def test_an_upload_that_was_made_a_link_is_refused(session, tmp_path):
     secret = tmp_path / "secret.png"
-    secret.write_bytes(PICTURES[0])
+    secret.write_bytes(IMAGES[0])
     for make in (lambda path: path.symlink_to(secret), Path.mkdir):
-        [path] = upload(session.uploads.pending, PICTURES[1])
+        [path] = upload(session.uploads.pending, IMAGES[1])
         path.unlink()
         make(path)
         session.uploads.add_files([(path, "a.png")])
-    path = upload(session.uploads.pending, PICTURES[1])[0]
+    path = upload(session.uploads.pending, IMAGES[1])[0]
     real = path.parent.rename(tmp_path / "elsewhere")
     path.parent.symlink_to(real)  # a link among its folders
     session.uploads.add_files([(path, "a.png")])
@@ -361,26 +359,26 @@ def test_an_upload_that_was_made_a_link_is_refused(session, tmp_path):
 def test_what_a_session_deletes_is_its_own(session, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    (source / "a.png").write_bytes(PICTURES[0])
-    bring(session, [("b.png", PICTURES[1]), ("c.zip", zip_of(("d.png", PICTURES[2])))])
+    (source / "a.png").write_bytes(IMAGES[0])
+    bring(session, [("b.png", IMAGES[1]), ("c.zip", zip_of(("d.png", IMAGES[2])))])
     session.uploads.add_folder(source)
     assert len(session.uploads.images) == 3 and not files_in(session.uploads.pending.folder)
     score_all(session)
     session.remove()
     assert files_in(tmp_path) == [source / "a.png"] and session.uploads.pending.storage.num_bytes == 0
-    with pytest.raises(ValueError, match="were deleted"):  # whatever is in hand makes no new file
+    with pytest.raises(ValueError, match="were deleted"):  # whatever is being scored makes no new file
         session.show_csv()
-    bring(session, [("e.png", PICTURES[3])])
+    bring(session, [("e.png", IMAGES[3])])
     assert "were deleted meanwhile" in session.uploads.refused[-1].error and files_in(tmp_path) == [source / "a.png"]
 
 
 def test_files_are_shown_one_by_one_and_only_those_of_a_session(store):
     session = score_all(bring(store.find_session("tab"), [*FIVE, ("f.tiff", encode("TIFF"))]))
-    picture = session.uploads.find_image("a.png")
-    assert store.find_shown_file(str(picture.path)) is None  # until the page shows it
+    image = session.uploads.find_image("a.png")
+    assert store.find_shown_file(str(image.path)) is None  # until the page shows it
     shown = [
-        session.files.show_thumbnail(picture),
-        session.files.show_image(picture),
+        session.files.show_thumbnail(image),
+        session.files.show_image(image),
         session.show_detail("a.png").map_path,
         session.show_csv(),
     ]
@@ -395,7 +393,7 @@ def test_files_are_shown_one_by_one_and_only_those_of_a_session(store):
         Path("/etc/passwd"),
         Path(""),
     ]
-    others += [Path(f"{session.folder.path}/shown/../pictures/{picture.path.name}"), picture.path.relative_to("/")]
+    others += [Path(f"{session.folder.path}/shown/../pictures/{image.path.name}"), image.path.relative_to("/")]
     assert {store.find_shown_file(str(path)) for path in others} == {None}
     store.delete("tab")
     assert {store.find_shown_file(str(path)) for path in shown} == {None}
@@ -473,7 +471,7 @@ def test_what_lies_among_the_sessions_and_belongs_to_none_is_deleted(store):
 
 
 def test_all_sessions_together_have_a_bound(models, tmp_path):
-    size = sum(map(len, PICTURES[:3]))
+    size = sum(map(len, IMAGES[:3]))
     uploads = PendingUploads(tmp_path / "uploads", Storage(size), size)
     first, second = (Session(tmp_path / name, models, Limits(), uploads) for name in ("first", "second"))
     bring(first, FIVE[:2])

@@ -22,7 +22,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def request(uploads: PendingUploads, chunks, path="/gradio_api/upload", fail=None, headers=()) -> tuple[int, bytes]:
-    """Send a body in parts to a server that writes it to one file, and names that; the status and the answer."""
+    """Send a body in parts to a server that writes it to one file, and names that; return the status and the answer."""
     folder, sent = RequestFolder(uploads.folder / "none"), []
 
     async def server(scope, receive, send):
