@@ -1,4 +1,4 @@
-"""Training beside the published one: from pictures to batches, and from a batch to an update."""
+"""Training beside the published one: from images to batches, and from a batch to an update."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Every table in README and docs, by command: how well scorers judge, and this repository beside the published system.
 
     python benchmark.py ranking --model . my-scorer brisque --dataset prepared you/rated test.json --output_dir report
-    python benchmark.py robustness --model . brisque --images PICTURES/ --output_dir report
+    python benchmark.py robustness --model . brisque --images clean/ --output_dir report
     python benchmark.py training
     python benchmark.py training --layout r152 --batch_size 128 --json training.json
     python benchmark.py scoring --json scoring.json
-    python benchmark.py precision --images PICTURES/ --onnx scorer.onnx --int8_onnx scorer.int8.onnx
+    python benchmark.py precision --images library/ --onnx scorer.onnx --int8_onnx scorer.int8.onnx
     python benchmark.py tables
 
 `ranking` compares scorers with true scores (of a dataset by prepare_dataset.py) or with people's preferences (the lists

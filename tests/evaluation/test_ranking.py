@@ -29,7 +29,7 @@ def write_table(path, rows: dict[str, float]) -> str:
 
 @pytest.fixture
 def rated(tmp_path):
-    """A prepared dataset of 12 images in 3 groups, and their true scores by path."""
+    """Prepare a dataset of 12 images in 3 groups, and their true scores by path."""
     folder, truth = tmp_path / "pictures", {}
     folder.mkdir()
     lines = ["file,score,group"]
