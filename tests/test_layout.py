@@ -78,3 +78,19 @@ def test_sorting_and_utilities_load_no_torch():
     modules = ["organize", "hybridiqa.scores.score_file", *(f"hybridiqa.utils.{name}" for name in utilities)]
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+HELP = """
+import sys
+from hybridiqa.commands.score import main
+
+try:
+    main(["--help"])
+finally:
+    print({"torch", "transformers", "datasets"} & set(sys.modules), file=sys.stderr)
+"""
+
+
+def test_the_help_of_scoring_loads_no_large_library():
+    done = subprocess.run([sys.executable, "-c", HELP], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: ") and done.stderr == "set()\n"

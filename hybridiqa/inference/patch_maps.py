@@ -354,7 +354,7 @@ class PatchMaps:
         self.folders = [Path(name) for name in inputs if Path(name).is_dir()]
 
     def write(self, path: Path, result: ScoredSource) -> None:
-        """Write the map of one image that was scored now; one that has changed since gets none, which is logged."""
+        """Write the map of one image, if it was scored now; one that has changed since gets none, which is logged."""
         if result.patch_scores is None or result.row.score is None:
             return
         try:
