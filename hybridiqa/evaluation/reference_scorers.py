@@ -9,7 +9,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torchvision.transforms.functional import to_tensor
 from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel
 
+from hybridiqa.inference.decoding import Sources
 from hybridiqa.models import hub_code
 from hybridiqa.utils.libraries import first_line
 
@@ -38,7 +38,7 @@ class LibraryScorer(ABC):
     def score_image(self, image: Image.Image, prompt: str | None) -> float:
         """Return the score of an RGB image, the higher the better."""
 
-    def score(self, sources: Sequence[tuple[str, Path | bytes]], prompts: Sequence[str] | None = None) -> list[float]:
+    def score(self, sources: Sources, prompts: Sequence[str] | None = None) -> list[float]:
         """Return one score an image, NaN where it has none; the reason is logged."""
         scores = []
         for index in tqdm(range(len(sources)), unit="image", disable=None, leave=False):
