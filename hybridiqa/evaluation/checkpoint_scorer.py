@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tqdm.auto import tqdm
 
-from hybridiqa.evaluation.images import Sources
+from hybridiqa.inference.decoding import Sources
 from hybridiqa.inference.engine import Engine
 from hybridiqa.inference.scoring import ImageScorer, PatchChoice
 

@@ -12,6 +12,7 @@ from hybridiqa.data.loading import dataset_hash, load_prepared
 from hybridiqa.evaluation.images import LazyImages
 from hybridiqa.evaluation.preferences import Preferences, is_pickapic, read_comparisons, read_pickapic
 from hybridiqa.inference.dataset_scoring import SAVED_FILES, DatasetImages, load_splits
+from hybridiqa.inference.decoding import Sources
 
 DEFAULT_SPLITS = ("test_unique", "test")  # the first is Pick-a-Pic's, with one pair a prompt
 
@@ -48,7 +49,7 @@ class RatedImages:
 
     split: str
     names: Sequence[str]
-    sources: Sequence[tuple[str, Path | bytes]]
+    sources: Sources
     references: list[float]
     groups: list[str] | None
     data_hash: str

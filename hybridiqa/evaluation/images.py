@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
-
-Sources = Sequence[tuple[str, Path | bytes]]  # name, and file or its bytes
 
 
-class LazyImages(Sources):
-    """Names of images, each with its file or the file's bytes; a slice is a list.
+class LazyImages(ABC):
+    """Names of images, each with its file or the file's bytes: `hybridiqa.inference.decoding.Sources`.
 
     Args:
         names: one an image.
@@ -27,14 +24,6 @@ class LazyImages(Sources):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, Path | bytes]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[str, Path | bytes]]: ...
-
-    def __getitem__(self, index: int | slice) -> tuple[str, Path | bytes] | list[tuple[str, Path | bytes]]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(len(self))[index]]
+    def __getitem__(self, index: int) -> tuple[str, Path | bytes]:
         number = range(len(self))[index]  # counted from the end where it is negative
         return self.names[number], self.load(number)

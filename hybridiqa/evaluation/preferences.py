@@ -25,6 +25,7 @@ from datasets import Dataset
 from hybridiqa.data.database_reader import ReleaseFiles
 from hybridiqa.data.loading import HASH_LENGTH
 from hybridiqa.evaluation.images import LazyImages
+from hybridiqa.inference.decoding import Sources
 from hybridiqa.utils.files import content_hash
 from metrics.iqa.iqa import Scores
 
@@ -63,7 +64,7 @@ class Preferences:
 
     layout: str
     names: Sequence[str]
-    sources: Sequence[tuple[str, Path | bytes]]
+    sources: Sources
     prompts: list[str]
     comparisons: list[Comparison]
     missing: list[str]

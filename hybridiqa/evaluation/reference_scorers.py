@@ -9,7 +9,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torchvision.transforms.functional import to_tensor
 from tqdm.auto import tqdm
 from transformers import AutoProcessor, PreTrainedModel
 
+from hybridiqa.inference.decoding import Sources
 from hybridiqa.models import hub_code
 from hybridiqa.utils.libraries import first_line
 
@@ -28,7 +28,7 @@ TEXT_IMAGE_METHODS = ("get_text_features", "get_image_features")
 logger = logging.getLogger(__name__)
 
 
-class ImageScorer(ABC):
+class LibraryScorer(ABC):
     """Scorer that takes one image at a time; see `hybridiqa.evaluation.scorers.Scorer`."""
 
     description: str
@@ -38,7 +38,7 @@ class ImageScorer(ABC):
     def score_image(self, image: Image.Image, prompt: str | None) -> float:
         """Return the score of an RGB image, the higher the better."""
 
-    def score(self, sources: Sequence[tuple[str, Path | bytes]], prompts: Sequence[str] | None = None) -> list[float]:
+    def score(self, sources: Sources, prompts: Sequence[str] | None = None) -> list[float]:
         """Return one score an image, NaN where it has none; the reason is logged."""
         scores = []
         for index in tqdm(range(len(sources)), unit="image", disable=None, leave=False):
@@ -66,7 +66,7 @@ def _import(name: str, how_to_install: str) -> Any:
         raise ValueError(f"this needs {name}: pip install {how_to_install} ({first_line(error)})") from error
 
 
-class BrisqueScorer(ImageScorer):
+class BrisqueScorer(LibraryScorer):
     """BRISQUE (Mittal et al., 2012) of the package brisque, inverted: 100 less its score.
 
     Raises:
@@ -92,7 +92,7 @@ class BrisqueScorer(ImageScorer):
             return 100 - float(self.brisque.score(np.asarray(image)))
 
 
-class PyiqaScorer(ImageScorer):
+class PyiqaScorer(LibraryScorer):
     """Metric of the package pyiqa that needs no reference; it fetches its weights by itself.
 
     Raises:
@@ -116,7 +116,7 @@ class PyiqaScorer(ImageScorer):
         return self.sign * float(self.metric(to_tensor(image).unsqueeze(0)))
 
 
-class ModelScorer(ImageScorer):
+class ModelScorer(LibraryScorer):
     """Model of transformers with a method `score` of a list of images, such as OneAlign."""
 
     def __init__(self, score_images: Callable[[list[Image.Image]], float | torch.Tensor], description: str):
@@ -127,7 +127,7 @@ class ModelScorer(ImageScorer):
         return float(self.score_images([image]))
 
 
-class TextImageScorer(ImageScorer):
+class TextImageScorer(LibraryScorer):
     """CLIP-style model: the cosine between the embeddings of an image and of its prompt, -1 to 1.
 
     Prompts are cut at the length that the model was made for. It computes in float32, whatever its checkpoint is stored
@@ -151,7 +151,7 @@ class TextImageScorer(ImageScorer):
 
 def load_transformers_scorer(
     name: str, config: dict, revision: str | None, device: torch.device, trust_remote_code: bool
-) -> ImageScorer:
+) -> LibraryScorer:
     """Load a scorer that is a transformers model from a folder or the Hub.
 
     Args:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hybridiqa.evaluation.images import Sources
+from hybridiqa.inference.decoding import Sources
 from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.libraries import first_line
 from hybridiqa.utils.tables import TABLE_SUFFIXES, read_table
@@ -98,7 +98,7 @@ class ScoreFile:
             raise ValueError(f"{self.path} has no number as {column} of {row['path']}: {row[column]!r}") from error
 
     def score(self, sources: Sources, prompts: Sequence[str] | None = None) -> list[float]:
-        return [self._find_score(name) for name, _ in sources]
+        return [self._find_score(sources[index][0]) for index in range(len(sources))]
 
     def _find_score(self, name: str) -> float:
         if name in self.scores:

@@ -42,7 +42,7 @@ CURVE = (8.5, 1.5, 40.0, 6.0)  # upper, lower, middle, width, of predictions 0-1
 
 
 def scored_images(num_images: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """True scores of 1-9 and noisy predictions of them."""
+    """Make true scores of 1-9 and noisy predictions of them."""
     generator = np.random.default_rng(seed)
     references = generator.integers(1, 10, num_images).astype(float)
     return references + generator.normal(0, 2, num_images), references
@@ -272,7 +272,7 @@ def test_the_space_pins_versions_that_the_project_accepts():
 
 @pytest.fixture
 def space_page(monkeypatch):
-    """The module metrics/iqa/app.py, which finds `iqa` beside itself where it runs."""
+    """Load the module metrics/iqa/app.py, which finds `iqa` beside itself where it runs."""
     monkeypatch.setitem(sys.modules, "iqa", iqa)
     spec = importlib.util.spec_from_file_location("space_page", ROOT / "metrics" / "iqa" / "app.py")
     module = importlib.util.module_from_spec(spec)
@@ -450,7 +450,7 @@ def test_nan_and_none_are_not_defined():
 
 
 def brute_force_error(predictions: np.ndarray, references: np.ndarray) -> float:
-    """The least squared error of all five parameters at once, from many starts."""
+    """Return the least squared error of all five parameters at once, from many starts."""
     scores = (predictions - predictions.mean()) / predictions.std()
     errors = []
     for steepness in (0.5, 2.0, 8.0):

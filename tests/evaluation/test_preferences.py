@@ -27,7 +27,7 @@ def write_list(folder, rows: list[dict], name: str = "test.json") -> str:
 
 @pytest.fixture
 def image_reward(tmp_path):
-    """ImageReward's `data/`: test.json, and test_images/ beside it."""
+    """Make ImageReward's `data/`: test.json, and test_images/ beside it."""
     save(tmp_path / "test_images", "1.webp", "2.webp", "3.webp", "4.webp")
     rows = [
         {"id": "001-001", "prompt": "a cat", "generations": ["1.webp", "2.webp", "3.webp"], "ranking": [2, 1, 2]},
@@ -38,7 +38,7 @@ def image_reward(tmp_path):
 
 @pytest.fixture
 def hpd(tmp_path):
-    """HPDv2's `HPD/`: test.json and train.json, the images of each in a folder of its name."""
+    """Make HPDv2's `HPD/`: test.json and train.json, the images of each in a folder of its name."""
     save(tmp_path / "test", "00001.jpg", "00002.jpg")
     save(tmp_path / "train", "00001.jpg", "00003.jpg")
     return tmp_path
@@ -89,7 +89,7 @@ def jpeg_bytes(seed: int) -> bytes:
 
 
 def write_pickapic(folder, labels: dict[str, list[tuple[float, float, bool]]], **changed: list) -> str:
-    """Splits of Pick-a-Pic as Parquet files; a row's labels and whether it has any."""
+    """Write splits of Pick-a-Pic as Parquet files; a row's labels and whether it has any."""
     (folder / "data").mkdir(parents=True)
     for split, rows in labels.items():
         columns = {
@@ -259,7 +259,7 @@ def test_an_image_without_a_score_takes_its_pairs_out_and_no_others():
 
 
 def published_accuracy(rankings: list[list[int]], all_scores: list[list[float]]) -> float:
-    """The published rule once more, pair by pair."""
+    """Apply the published rule once more, pair by pair."""
     num_right = num_counted = 0
     for ranking, scores in zip(rankings, all_scores, strict=True):
         for i, j in itertools.combinations(range(len(ranking)), 2):

@@ -176,7 +176,7 @@ LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 
 
 def save_clip(folder) -> None:
-    """A CLIP of a few thousand parameters that reads letters."""
+    """Save a CLIP of a few thousand parameters that reads letters."""
     folder.mkdir()
     tokens = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = write(folder / "vocab.json", json.dumps({token: number for number, token in enumerate(tokens)}))
@@ -193,7 +193,7 @@ def save_clip(folder) -> None:
 
 
 def save_siglip(folder) -> None:
-    """A SigLIP like that; as of the released ones, its tokenizer names no length and returns no mask."""
+    """Save a SigLIP like that; as of the released ones, its tokenizer names no length and returns no mask."""
     tokens = ["<pad>", "<unk>", "</s>", *LETTERS]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     letters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -213,13 +213,13 @@ def save_siglip(folder) -> None:
 
 @pytest.fixture(params=[save_clip, save_siglip], ids=["clip", "siglip"])
 def two_towers(request, tmp_path):
-    """A folder with a tiny model of images and texts."""
+    """Save a tiny model of images and texts."""
     request.param(tmp_path / "towers")
     return str(tmp_path / "towers")
 
 
 def features_of(outputs) -> np.ndarray:
-    """One vector of what a model of transformers 4 returns as a tensor, and of 5 in an output."""
+    """Return one vector of what a model of transformers 4 returns as a tensor, and of 5 in an output."""
     return (outputs if isinstance(outputs, torch.Tensor) else outputs.pooler_output)[0].double().numpy()
 
 
@@ -303,7 +303,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def save_own_code(folder, auto_class: str, code: str = SCORE_MODEL):
-    """A folder whose model comes with its code."""
+    """Save a folder whose model comes with its code."""
     folder.mkdir()
     write(folder / "modeling_brightness.py", code)
     auto_map = {
@@ -368,7 +368,7 @@ class OldBrisque(StubBrisque):
 
 @pytest.fixture
 def install(monkeypatch):
-    """Puts a module in the place of an installed one."""
+    """Put a module in the place of an installed one."""
 
     def put(name: str, **attributes) -> None:
         monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(**attributes))
