@@ -86,8 +86,7 @@ class _Task:
     known: Container[str]
 
     def decode(self, index: int) -> DecodedImage:
-        name, image = self.sources[index]
-        return decode_image(index, name, image, self.extract_patches, self.known)
+        return decode_image(index, *self.sources[index], self.extract_patches, self.known)
 
 
 _task: _Task  # of this process, where it is a worker
@@ -146,10 +145,11 @@ def decode_images(
         known: hashes of contents that need not be decoded.
         num_workers: processes; 0 decodes in this one.
     """
-    task = _Task(sources, extract_patches, known)
     if num_workers == 0 or len(sources) < num_workers:
-        yield from map(task.decode, range(len(sources)))
+        for index in range(len(sources)):
+            yield decode_image(index, *sources[index], extract_patches, known)
         return
+    task = _Task(sources, extract_patches, known)
     left = dict.fromkeys(range(len(sources)))
     while left:
         try:

@@ -54,7 +54,8 @@ def read(path: Path) -> dict[str, ScoreRow]:
 
 
 def run(model: str, *arguments: str | Path) -> int:
-    return score.main([*map(str, arguments), "--model", model])
+    """Score, and decode in this process unless the arguments say otherwise."""
+    return score.main(["--num_workers", "0", *map(str, arguments), "--model", model])
 
 
 def test_every_image_gets_the_score_of_the_model(library, tiny_checkpoint, tmp_path, capsys):

@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from factories import make_picture, make_tiny_model
+from forked_scoring import ForkedRun
 
 from hybridiqa.scores.ledger import progress_dir_of
 from hybridiqa.scores.score_file import read_scores
@@ -32,7 +34,7 @@ NUM_BROKEN = 7
 
 
 def make_library(folder: Path, num_images: int) -> None:
-    """Pictures of mixed sizes in three folders, some of them twice, and some broken."""
+    """Write images of mixed sizes in three folders, some of them twice, and some broken."""
     for number in range(num_images - NUM_BROKEN):
         path = folder / f"folder{number % 3}" / f"{number:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,20 +45,28 @@ def make_library(folder: Path, num_images: int) -> None:
         (folder / f"broken{number}.png").write_bytes(b"\x89PNG" * number)
 
 
-def start(folder: Path, output: Path) -> subprocess.Popen:
-    command = [sys.executable, SCORE, str(folder / "library"), "--model", str(folder / "tiny"), "--output", str(output)]
+Run = subprocess.Popen | ForkedRun
+
+
+def start_script(arguments: Sequence[str], log: Path) -> Run:
+    """Start score.py as a user does."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    log = open(folder / "log.txt", "a")  # noqa: SIM115  the process keeps it
-    return subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+    with open(log, "a") as file:
+        return subprocess.Popen([sys.executable, SCORE, *arguments], env=environment, stdout=file, stderr=file)
+
+
+def start(start_run: Callable[[Sequence[str], Path], Run], folder: Path, output: Path) -> Run:
+    arguments = [str(folder / "library"), "--model", str(folder / "tiny"), "--output", str(output)]
+    return start_run(arguments, folder / "log.txt")
 
 
 def num_bytes(folder: Path) -> int:
-    """Return the bytes that a run's processes have written to their rows."""
+    """Return how much a run's processes have written to their rows."""
     return sum(path.stat().st_size for path in folder.glob("rows-*.jsonl"))
 
 
-def wait_until(process: subprocess.Popen, is_time) -> bool:
-    """Wait for a moment; False if the run ended before."""
+def wait_until(process: Run, is_time: Callable[[], object]) -> bool:
+    """Wait for a moment; return False if the run ended before."""
     while process.poll() is None:
         try:
             if is_time():
@@ -67,7 +77,9 @@ def wait_until(process: subprocess.Popen, is_time) -> bool:
     return False
 
 
-def kill_once(folder: Path, output: Path, delay: float, in_writing: bool) -> str:
+def kill_once(
+    start_run: Callable[[Sequence[str], Path], Run], folder: Path, output: Path, delay: float, in_writing: bool
+) -> str:
     """Start or go on, and kill `delay` seconds later, or in the writing of the final file.
 
     Returns:
@@ -79,13 +91,13 @@ def kill_once(folder: Path, output: Path, delay: float, in_writing: bool) -> str
         return list(output.parent.glob(f".{output.name}.*{UNFINISHED_SUFFIX}"))
 
     before = num_bytes(progress_dir_of(output))
-    process = start(folder, output)
+    process = start(start_run, folder, output)
     end = time.monotonic() + delay
     has_moment = wait_until(process, unfinished if in_writing else lambda: time.monotonic() >= end)
     process.send_signal(signal.SIGKILL)
     process.wait()
     if not has_moment:
-        if process.returncode != 1:  # some pictures are broken
+        if process.returncode != 1:  # some images are broken
             raise RuntimeError(f"the run failed with {process.returncode}:\n{(folder / 'log.txt').read_text()[-3000:]}")
         return "end"
     if leftovers := unfinished():
@@ -108,8 +120,17 @@ def compare(output: Path, expected: bytes, num_images: int) -> None:
     print(f"{output.name}: {len(rows)} rows, equal to the undisturbed run's file byte for byte")
 
 
-def kill_and_go_on(folder: Path, num_kills: int, num_images: int, seed: int) -> Counter:
-    """Kill so often; how many kills hit where.
+def kill_and_go_on(
+    folder: Path,
+    num_kills: int,
+    num_images: int,
+    seed: int,
+    start_run: Callable[[Sequence[str], Path], Run] = start_script,
+) -> Counter:
+    """Kill so often; return how many kills hit where.
+
+    Args:
+        start_run: starts score.py with arguments and a file for what it prints.
 
     Raises:
         RuntimeError: a run did not end with the undisturbed run's file.
@@ -118,7 +139,7 @@ def kill_and_go_on(folder: Path, num_kills: int, num_images: int, seed: int) -> 
     make_tiny_model().save_pretrained(folder / "tiny")
     rng, undisturbed = random.Random(seed), folder / "undisturbed.csv"
     began = time.monotonic()
-    process = start(folder, undisturbed)
+    process = start(start_run, folder, undisturbed)
     wait_until(process, progress_dir_of(undisturbed).exists)
     startup = time.monotonic() - began
     process.wait()
@@ -129,7 +150,7 @@ def kill_and_go_on(folder: Path, num_kills: int, num_images: int, seed: int) -> 
     while hits.total() < num_kills:
         output = folder / f"killed{number}.csv"
         in_writing, delay = rng.random() < 0.15, startup + rng.uniform(-startup / 5, duration / 2)
-        hit = kill_once(folder, output, delay, in_writing)
+        hit = kill_once(start_run, folder, output, delay, in_writing)
         if hit == "end":
             compare(output, expected, num_images)
             number += 1
@@ -138,7 +159,7 @@ def kill_and_go_on(folder: Path, num_kills: int, num_images: int, seed: int) -> 
         written = num_bytes(progress_dir_of(output))
         print(f"kill {hits.total():2}: in {hit}, {delay:5.2f} s drawn, {written} bytes of rows there, {output.name}")
     output = folder / f"killed{number}.csv"
-    start(folder, output).wait()
+    start(start_run, folder, output).wait()
     compare(output, expected, num_images)
     return hits
 
