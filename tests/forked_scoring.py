@@ -23,7 +23,7 @@ FORKS.set_forkserver_preload(list(LIBRARIES))
 
 
 class ForkedRun:
-    """A run of score.py that can be waited for and killed as a `subprocess.Popen` can.
+    """Run of score.py that can be waited for and killed as a `subprocess.Popen` can.
 
     Args:
         log: file to which all that it prints is added.

@@ -1,4 +1,4 @@
-"""Image files -> uint8 patches, in worker processes ahead of the model, each as soon as it is ready."""
+"""Decoding of image files to uint8 patches, in worker processes ahead of the model, each as soon as it is ready."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Sources(Protocol):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """The row of an image as far as decoding knows it, and its patches where they are to be scored.
+    """Row of an image as far as decoding knows it, and its patches where they are to be scored.
 
     Args:
         index: of the image among the sources.
@@ -79,7 +79,7 @@ def decode_image(
 
 @dataclass(frozen=True)
 class _Task:
-    """Sources and what is wanted of each; a worker gets it once, and then the indices of sources."""
+    """Sources, the way to their patches and the known contents: a worker gets these once, and then only indices."""
 
     sources: Sources
     extract_patches: ExtractPatches

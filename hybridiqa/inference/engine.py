@@ -28,7 +28,7 @@ def dtype_named(name: str) -> str:
 
 
 class Engine(Protocol):
-    """A scorer of patches. An image's scores depend neither on the other images of a call nor on their number.
+    """Scorer of patches. An image's scores depend neither on the other images of a call nor on their number.
 
     On a GPU they may, by up to 1e-5 in float32, unless the engine was loaded as `exact`.
 

@@ -26,7 +26,7 @@ OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # o
 
 @dataclass(frozen=True)
 class OnnxDescription:
-    """The checkpoint that a file was made from.
+    """Description of the checkpoint that a file was made from.
 
     Args:
         dtype: of the network: "float32" or "int8".
@@ -85,7 +85,7 @@ def _read_description(metadata: str, file_name: str | Path) -> OnnxDescription:
 
 
 class OnnxRuntimeEngine(_OnnxEngine):
-    """A network in ONNX Runtime.
+    """Network in ONNX Runtime.
 
     Args:
         network: the content of the .onnx file.
@@ -129,7 +129,7 @@ def openvino_core() -> Any:
 
 
 class OpenVinoEngine(_OnnxEngine):
-    """A network in OpenVINO.
+    """Network in OpenVINO.
 
     Args:
         network: the content of the .onnx file.

@@ -26,7 +26,7 @@ class PatchChoice:
 
 @dataclass(frozen=True)
 class ScoredSource:
-    """An image's row, and the scores of its patches.
+    """Row of an image, and the scores of its patches.
 
     Args:
         index: of the source among all.

@@ -14,7 +14,7 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16":
 
 
 class TorchEngine:
-    """A checkpoint, prepared for scoring; see `hybridiqa.inference.engine.Engine`.
+    """Checkpoint, prepared for scoring; see `hybridiqa.inference.engine.Engine`.
 
     Args:
         model: a HybridIQAModel in float32, as `load_model` gives it; it is changed.

@@ -1,1 +1,1 @@
-"""The file of scores, and its reports."""
+"""File of scores, and its reports."""

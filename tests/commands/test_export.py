@@ -1,4 +1,4 @@
-"""The door to ONNX: one file that scores as the checkpoint does in every engine, or a clear refusal and no file."""
+"""Export to ONNX: one file that scores as the checkpoint does in every engine, or a clear refusal and no file."""
 
 import signal
 import subprocess
@@ -24,7 +24,7 @@ def run(*arguments: str | Path) -> int:
     return export.main([str(argument) for argument in arguments])
 
 
-def make_pictures(folder: Path, count: int) -> Path:
+def make_image_files(folder: Path, count: int) -> Path:
     folder.mkdir()
     for index in range(count):
         make_picture(70 + 9 * index, 80, seed=index).save(folder / f"{index:02}.png")
@@ -43,25 +43,23 @@ def int8_file(tiny_checkpoint, tmp_path_factory) -> Path:
     for name in NEEDED_FOR_INT8:
         pytest.importorskip(name)
     folder = tmp_path_factory.mktemp("quantised")
-    pictures = make_pictures(folder / "pictures", 12)
+    images = make_image_files(folder / "images", 12)
     path = folder / "scorer.int8.onnx"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "LEAST_RANK_CORRELATION", 0.0)  # random weights rank little
-        command = [tiny_checkpoint, "--output", path, "--dtype", "int8", "--calibration_images", pictures]
+        command = [tiny_checkpoint, "--output", path, "--dtype", "int8", "--calibration_images", images]
         assert run(*command) == 0
     return path
 
 
 def patches_of(engine, num_images: int = 3, num_patches: int = 7) -> torch.Tensor:
-    """uint8 `(images, patches, 3, 64, 64)`."""
-    pictures = (make_picture(100 + 40 * index, 90, seed=index) for index in range(num_images))
-    return torch.stack(
-        [engine.image_processor.extract_patches(picture, num_patches=num_patches) for picture in pictures]
-    )
+    """Return uint8 `(images, patches, 3, 64, 64)`."""
+    images = (make_picture(100 + 40 * index, 90, seed=index) for index in range(num_images))
+    return torch.stack([engine.image_processor.extract_patches(image, num_patches=num_patches) for image in images])
 
 
 def check_engine(engine, expected: torch.Tensor, tolerance: float) -> None:
-    """The expected scores, in company and alone."""
+    """Check the scores, in company and alone."""
     patches = patches_of(engine)
     together = engine.score_patches(patches)
     assert together.dtype == torch.float32 and together.shape == (3, 7)
@@ -160,10 +158,10 @@ def test_int8_that_ranks_otherwise_is_refused_and_nothing_is_written(tiny_checkp
     for name in NEEDED_FOR_INT8:
         pytest.importorskip(name)
     monkeypatch.setattr(export, "measure_rank_correlation", lambda *_: 0.9876)
-    pictures = make_pictures(tmp_path / "pictures", 10)
-    arguments = [tiny_checkpoint, "--output", tmp_path / "a.onnx", "--dtype", "int8", "--calibration_images", pictures]
+    images = make_image_files(tmp_path / "images", 10)
+    arguments = [tiny_checkpoint, "--output", tmp_path / "a.onnx", "--dtype", "int8", "--calibration_images", images]
     assert "SRCC 0.9876, at least 0.99 is accepted" in refused(capsys, *arguments)
-    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_scores_that_differ_from_torchs_are_refused_and_nothing_is_written(
@@ -177,7 +175,7 @@ def test_scores_that_differ_from_torchs_are_refused_and_nothing_is_written(
 def test_wrong_usage_is_one_clear_line(tiny_checkpoint, tmp_path, capsys):
     taken = tmp_path / "taken.onnx"
     taken.write_text("mine")
-    few = make_pictures(tmp_path / "few", 3)
+    few = make_image_files(tmp_path / "few", 3)
     (few / "broken.png").write_text("hello")
     output = ["--output", tmp_path / "new.onnx"]
     for arguments, message in [
@@ -243,9 +241,9 @@ def test_an_onnx_file_with_weights_in_other_files_is_refused(float_file, tmp_pat
         load_engine(str(tmp_path / "a.onnx"), engine_name)
 
 
-def test_pictures_are_evenly_chosen_and_broken_ones_reported(tmp_path, tiny_model, caplog):
-    folder = make_pictures(tmp_path / "pictures", 12)
-    (folder / "notes.txt").write_text("no picture")
+def test_images_are_evenly_chosen_and_broken_ones_reported(tmp_path, tiny_model, caplog):
+    folder = make_image_files(tmp_path / "images", 12)
+    (folder / "notes.txt").write_text("no image")
     assert [path.stem for path in choose_evenly(find_images([str(folder)]), 4)] == ["00", "03", "06", "09"]
     assert len(find_images([str(folder), str(folder / "00.png")])) == 12
     (folder / "05.png").write_text("broken")

@@ -1,4 +1,4 @@
-"""Scoring through the door: rows, files, errors and exit statuses."""
+"""Scoring by score.py: rows, files, errors and exit statuses."""
 
 import csv
 import json
@@ -27,13 +27,13 @@ COLUMNS = ["path", "score", "score_std", "percentile", "width", "height", "error
 
 @pytest.fixture
 def library(tmp_path) -> Path:
-    """Three pictures, one below another folder, beside things that are none."""
+    """Make a folder of three images, one below another folder, beside things that are none."""
     folder = tmp_path / "library"
     (folder / "deep").mkdir(parents=True)
     make_picture(150, 100, seed=1).save(folder / "a.png")
     make_picture(80, 90, seed=2).save(folder / "deep" / "b.JPG", format="JPEG")
     make_picture(300, 70, seed=3).save(folder / "c.webp")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     (folder / ".hidden.png").write_text("hidden")
     return folder
 
@@ -44,12 +44,12 @@ def break_two(library: Path) -> None:
 
 
 def load_for_scoring(checkpoint: str) -> PreTrainedModel:
-    """The model as score.py scores with it: the same scores to the last bit."""
+    """Load the model as score.py scores with it: the same scores to the last bit."""
     return AutoModel.from_pretrained(checkpoint, trust_remote_code=True).prepare_for_scoring()
 
 
 def read(path: Path) -> dict[str, ScoreRow]:
-    """The rows of a file of scores, by the file's name."""
+    """Return the rows of a file of scores, by the file's name."""
     return {Path(row.path).name: row for row in read_scores(path)}
 
 
@@ -213,7 +213,7 @@ def test_wrong_usage_is_one_clear_line(library, tmp_path, tiny_checkpoint, capsy
 
 @pytest.fixture
 def no_model(monkeypatch):
-    """Fails where a model is loaded: what is wrong must be told before."""
+    """Fail where a model is loaded: what is wrong must be told before."""
     monkeypatch.setattr(score, "load_engine", lambda *arguments, **options: pytest.fail("the model was loaded"))
 
 
@@ -276,7 +276,7 @@ def test_an_output_that_would_take_anothers_place_is_refused_before_work(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_outputs_may_lie_in_the_library_and_maps_beside_a_picture_that_was_named(library, tiny_checkpoint, tmp_path):
+def test_outputs_may_lie_in_the_library_and_maps_beside_an_image_that_was_named(library, tiny_checkpoint, tmp_path):
     outputs = ["--output", library / "s.csv", "--errors", library / "e.csv", "--gallery", library / "g.html"]
     for _ in range(2):
         assert run(tiny_checkpoint, library, *outputs, "--map", tmp_path / "maps") == 0
@@ -455,6 +455,22 @@ def test_percentiles_are_the_checkpoints_or_the_librarys(library, tiny_checkpoin
     assert capsys.readouterr().out.splitlines()[0].split() == ["score", "std", "%", "path"]
 
 
+def test_without_a_file_of_scores_the_rows_are_the_same_and_there_is_no_ledger(
+    library, tiny_checkpoint, tmp_path, capsys, monkeypatch
+):
+    break_two(library)
+    shutil.copy(library / "c.webp", library / "copy.webp")
+    (library / "dangling.png").symlink_to(library / "nothing")
+    options = [library / "text.png", library, "--percentile_of", "library", "--errors", tmp_path / "errors.csv"]
+    assert run(tiny_checkpoint, *options, "--output", tmp_path / "scores.csv") == 1
+    expected, errors = capsys.readouterr(), (tmp_path / "errors.csv").read_text()
+    monkeypatch.setattr(score, "ScoreLedger", lambda *arguments: pytest.fail("a ledger was opened"))
+    assert run(tiny_checkpoint, *options) == 1
+    printed = capsys.readouterr()
+    assert printed.out == expected.out and (tmp_path / "errors.csv").read_text() == errors
+    assert "3 scored, 3 failed, 1 skipped as known" in printed.err and "3 scored, 3 failed, 1 sk" in expected.err
+
+
 def test_a_gallery_and_maps_are_written(library, tiny_checkpoint, tmp_path):
     output, maps = tmp_path / "scores.csv", tmp_path / "maps"
     assert run(tiny_checkpoint, library, "--output", output) == 0
@@ -512,7 +528,7 @@ def test_maps_are_written_again_over_themselves_alone(library, tiny_checkpoint, 
     assert len(list(maps.iterdir())) == 2 and (maps / "a.png.map.png").read_text() == "mine"
 
 
-def test_a_picture_that_was_replaced_after_it_was_scored_gets_no_map(tmp_path, caplog):
+def test_an_image_that_was_replaced_after_it_was_scored_gets_no_map(tmp_path, caplog):
     path, other = tmp_path / "a.png", tmp_path / "b.png"
     make_picture(80, 80).save(path)
     make_picture(80, 80, seed=1).save(other)

@@ -25,7 +25,7 @@ def saved(splits, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(splits, tiny_checkpoint) -> dict[str, list[float | None]]:
-    """The scores that every way must give."""
+    """Return the scores that every way must give."""
     engine = score.load_engine(tiny_checkpoint)
     scores = {}
     for name, split in splits.items():

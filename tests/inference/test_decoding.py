@@ -9,14 +9,15 @@ import torch
 from factories import make_picture
 from PIL import Image
 
+from hybridiqa.inference import decoding
 from hybridiqa.inference.decoding import decode_images
 from hybridiqa.utils.files import content_hash
 
-KILLING_WIDTH = 61  # of the picture whose decoding kills its process
+KILLING_WIDTH = 61  # of the image whose decoding kills its process
 
 
 def extract_mean(image: Image.Image) -> torch.Tensor:
-    """A stand-in for patches: `(1, 3, 1, 1)`."""
+    """Return a stand-in for patches: `(1, 3, 1, 1)`."""
     if image.width == KILLING_WIDTH:
         os.kill(os.getpid(), signal.SIGKILL)
     return torch.tensor(image.resize((1, 1)).getpixel((0, 0)), dtype=torch.uint8).view(1, 3, 1, 1)
@@ -41,7 +42,14 @@ def test_every_source_comes_once_with_its_own_patches(sources, num_workers):
             assert torch.equal(torch.from_numpy(decoded[index].patches), extract_mean(image.convert("RGB")))
 
 
-def test_a_large_picture_does_not_hold_up_the_others(sources, tmp_path):
+def test_a_handful_of_images_needs_no_process(sources, monkeypatch):
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", lambda *arguments: pytest.fail("a process was started"))
+    assert [image.index for image in decode_images(sources, extract_mean, num_workers=10)] == list(range(9))
+    with pytest.raises(pytest.fail.Exception):
+        next(decode_images(sources, extract_mean, num_workers=9))
+
+
+def test_a_large_image_does_not_hold_up_the_others(sources, tmp_path):
     def wait_for_the_others(image: Image.Image) -> torch.Tensor:
         if image.width == 60:
             while not (tmp_path / "last").exists():
@@ -54,7 +62,7 @@ def test_a_large_picture_does_not_hold_up_the_others(sources, tmp_path):
     assert sorted(order) == list(range(9)) and order.index(0) > order.index(7)
 
 
-def test_a_picture_that_kills_its_process_is_a_row_and_the_others_go_on(sources, tmp_path):
+def test_an_image_that_kills_its_process_is_a_row_and_the_others_go_on(sources, tmp_path):
     make_picture(KILLING_WIDTH, 40).save(tmp_path / "killer.png")
     sources.insert(4, ("killer.png", tmp_path / "killer.png"))
     decoded = {image.index: image for image in decode_images(sources, extract_mean, num_workers=2)}

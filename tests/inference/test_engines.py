@@ -13,9 +13,9 @@ from hybridiqa.utils.root import ROOT
 
 
 def patches_of(engine, num_images: int = 3, **options) -> torch.Tensor:
-    """uint8 `(images, patches, 3, 64, 64)` of pictures of several sizes."""
-    pictures = [make_picture(100 + 40 * index, 90, seed=index) for index in range(num_images)]
-    return torch.stack([engine.image_processor.extract_patches(picture, **options) for picture in pictures])
+    """Return uint8 `(images, patches, 3, 64, 64)` of images of several sizes."""
+    images = [make_picture(100 + 40 * index, 90, seed=index) for index in range(num_images)]
+    return torch.stack([engine.image_processor.extract_patches(image, **options) for image in images])
 
 
 def test_torch_gives_the_bits_of_the_prepared_model(tiny_checkpoint):

@@ -17,14 +17,14 @@ SCORE_RANGE = (1, 9)
 
 
 def draw(image: Image.Image, sampling: str = "grid", **options) -> Image.Image:
-    """A map of an image whose patches score 1 to 9."""
+    """Draw a map of an image whose patches score 1 to 9."""
     processor = hub_code.HybridIQAImageProcessor()
     boxes = processor.patch_boxes(*image.size, sampling=sampling, **options)
     return draw_patch_map(image, boxes, np.linspace(1, 9, len(boxes)).tolist(), 5.0, SCORE_RANGE)
 
 
 def find(page: Image.Image, tile: Image.Image) -> bool:
-    """Whether the tile stands somewhere in the page, pixel by pixel."""
+    """Return whether the tile stands somewhere in the page, pixel by pixel."""
     pixels, wanted = np.asarray(page), np.asarray(tile)
     rows, columns = np.nonzero((pixels == wanted[0, 0]).all(-1))
     places = (pixels[y : y + tile.height, x : x + tile.width] for y, x in zip(rows, columns, strict=True))
@@ -37,7 +37,7 @@ def test_a_pixel_has_the_mean_score_of_the_patches_that_cover_it():
     np.testing.assert_array_equal(scores, expected)
 
 
-def test_low_is_red_high_is_blue_and_where_no_patch_is_the_picture_stays():
+def test_low_is_red_high_is_blue_and_where_no_patch_is_the_image_stays():
     boxes = [(0, 0, 256, 1024), (256, 0, 512, 1024), (512, 0, 768, 1024)]
     page = draw_patch_map(GREY, boxes, [-3.0, 5.0, 9.0], 3.7, SCORE_RANGE)
     for x, colour in ((128, RED), (384, YELLOW), (640, BLUE)):
@@ -47,7 +47,7 @@ def test_low_is_red_high_is_blue_and_where_no_patch_is_the_picture_stays():
 
 
 @pytest.mark.parametrize(("width", "height"), [(1024, 900), (900, 1024)])
-def test_the_worst_and_the_best_patch_stand_beside_the_picture_as_they_are(width, height):
+def test_the_worst_and_the_best_patch_stand_beside_the_image_as_they_are(width, height):
     image = make_picture(width, height)
     boxes = [(0, 0, 224, 224), (300, 400, 524, 624), (600, 600, 824, 824)]
     page = draw_patch_map(image, boxes, [4.0, 2.0, 8.0], 4.7, SCORE_RANGE)
@@ -72,12 +72,12 @@ def test_the_colour_bar_is_marked_at_the_score():
 
 @pytest.mark.parametrize("sampling", ["grid", "random", "multiscale"])
 @pytest.mark.parametrize("size", [(1024, 1024), (60, 40), (1, 1), (224, 224), (230, 240), (300, 6000), (1200, 300)])
-def test_every_shape_of_picture_has_a_legible_map(sampling, size):
+def test_every_shape_of_image_has_a_legible_map(sampling, size):
     page = draw(make_picture(*size), sampling)
     assert min(page.size) >= 320 and max(page.size) <= 8192 + 2 * GAP
 
 
-def test_a_very_long_picture_is_not_enlarged_without_limit():
+def test_a_very_long_image_is_not_enlarged_without_limit():
     page = draw(make_picture(20000, 300))
     assert page.width == 8192 + 2 * GAP
 
@@ -105,7 +105,7 @@ def test_maps_keep_the_tree_below_their_folder(tmp_path, monkeypatch):
         find_map_path(tmp_path / "elsewhere" / "b.png", root, maps)
 
 
-def test_a_map_replaces_the_same_pictures_map_and_nothing_else(tmp_path):
+def test_a_map_replaces_the_same_images_map_and_nothing_else(tmp_path):
     one, other, maps = tmp_path / "one", tmp_path / "other", tmp_path / "maps"
     red, blue = Image.new("RGB", (9, 9), RED), Image.new("RGB", (9, 9), BLUE)
     first = save_patch_map(red, one / "a.png", one, maps)
@@ -122,7 +122,7 @@ def test_a_map_replaces_the_same_pictures_map_and_nothing_else(tmp_path):
     assert sorted(path.name[:5] for path in maps.iterdir()) == ["a.png"] * 2 + ["b.png"] * 2 + ["c.png"] * 2
 
 
-def test_a_map_does_not_tell_where_its_picture_stood(tmp_path):
+def test_a_map_does_not_tell_where_its_image_stood(tmp_path):
     path = save_patch_map(GREY, tmp_path / "a.png", tmp_path, tmp_path / "maps")
     assert os.fsencode(tmp_path) not in path.read_bytes()
 

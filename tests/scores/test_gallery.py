@@ -1,4 +1,4 @@
-"""The page of scored images: its data, what it may load, hostile names, and files that are not its own."""
+"""Page of scored images: its data, what it may load, hostile names, and files that are not its own."""
 
 import base64
 import hashlib
@@ -46,7 +46,7 @@ def thumbnail_of(image: dict) -> Image.Image:
 
 
 def make_library(folder: Path, count: int, **fields) -> list[ScoreRow]:
-    """So many small pictures and their rows, whose scores rise from 1."""
+    """Write so many small images; return their rows, whose scores rise from 1."""
     rows = []
     for index in range(count):
         make_picture(60, 40, seed=index).save(folder / f"{index}.png")

@@ -1,4 +1,4 @@
-"""A progress file with damaged, foreign and torn lines: good rows count, nothing is thrown away in silence."""
+"""Progress file with damaged, foreign and torn lines: good rows count, nothing is thrown away in silence."""
 
 import json
 from contextlib import closing

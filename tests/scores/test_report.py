@@ -1,4 +1,4 @@
-"""Reports that a run prints, on a terminal and elsewhere."""
+"""Output of a run, on a terminal and elsewhere."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from hybridiqa.scores.score_file import ScoreRow
 
 
 def make_rows(count: int, **fields) -> list[ScoreRow]:
-    """Rows named 000.png, 001.png, ... with scores that rise from 2 by a hundredth."""
+    """Return rows named 000.png, 001.png, ... with scores that rise from 2 by a hundredth."""
     return [ScoreRow(f"{index:03}.png", score=2 + index / 100, score_std=0.5, **fields) for index in range(count)]
 
 
@@ -21,7 +21,7 @@ def make_failures(count: int) -> list[ScoreRow]:
 
 @pytest.fixture
 def report(monkeypatch, capsys):
-    """The lines that are printed, with a terminal of so many columns where there is one."""
+    """Return a function that gives the lines printed, with a terminal of so many columns where there is one."""
 
     def lines_of(rows: list[ScoreRow], columns: int | None = None) -> list[str]:
         monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))

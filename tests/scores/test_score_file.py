@@ -1,4 +1,4 @@
-"""The file of scores, what a run leaves while it goes on, and how both come together."""
+"""File of scores, the rows of a run that goes on, and the merge of both."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Score a folder of everything that can go wrong with a picture, and print what each got as a Markdown table.
+"""Score a folder of everything that can go wrong with an image, and print what each got as a Markdown table.
 
     python tests/trials/nasty_inputs.py
     python tests/trials/nasty_inputs.py --model . --without_heif
@@ -36,11 +36,11 @@ from hybridiqa.commands import score
 from hybridiqa.utils.files import as_text
 
 RECORDED = Path(__file__).resolve().parents[1] / "recorded"
-PICTURE = make_picture(150, 100)
-GREY = PICTURE.convert("L")
-WHITE = Image.new("RGB", PICTURE.size, "white")
+IMAGE = make_picture(150, 100)
+GREY = IMAGE.convert("L")
+WHITE = Image.new("RGB", IMAGE.size, "white")
 MASK = Image.fromarray(np.kron(np.eye(2), np.ones((50, 75))).astype(np.uint8) * 255)  # two corners opaque
-ON_WHITE = Image.composite(PICTURE, WHITE, MASK)
+ON_WHITE = Image.composite(IMAGE, WHITE, MASK)
 UNKNOWN = "not an image that Pillow knows"
 TOO_MANY = "at most 64 megapixels are accepted, got "
 BROKEN = "the {} image is broken or cut short"
@@ -54,7 +54,7 @@ class NastyInput:
         name: of the file.
         write: makes it at a path.
         reason: why it gets no score, as a regular expression; none where it gets one.
-        like: a picture whose score it gets, where its pixels are known.
+        like: an image whose score it gets, where its pixels are known.
         package: without which it cannot be read.
     """
 
@@ -65,7 +65,7 @@ class NastyInput:
     package: str | None = None
 
 
-def encode(kind: str, image: Image.Image = PICTURE, **options) -> bytes:
+def encode(kind: str, image: Image.Image = IMAGE, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -80,22 +80,22 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour_type: int, compressed: bytes) -> bytes:
-    """A PNG of these rows, each of which starts with its filter, compressed by zlib."""
+    """Return a PNG of these rows, each of which starts with its filter, compressed by zlib."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     chunks = (png_chunk(b"IHDR", header), png_chunk(b"IDAT", compressed), png_chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def with_chunk(chunk: bytes) -> bytes:
-    """The picture as a PNG with one more chunk after its header."""
+    """Return the image as a PNG with one more chunk after its header."""
     data = encode("PNG")
     return data[:33] + chunk + data[33:]
 
 
 def oriented(kind: str, orientation: int, **options) -> bytes:
-    """The picture stored so that a viewer who follows the EXIF orientation sees it upright."""
+    """Return the image stored so that a viewer who follows the EXIF orientation sees it upright."""
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transposition whose inverse the viewer applies
-    stored = PICTURE.transpose(Image.Transpose(undo[orientation])) if orientation in undo else PICTURE
+    stored = IMAGE.transpose(Image.Transpose(undo[orientation])) if orientation in undo else IMAGE
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(kind, stored, exif=exif, **options)
@@ -103,22 +103,22 @@ def oriented(kind: str, orientation: int, **options) -> bytes:
 
 def orientations() -> Iterator[NastyInput]:
     for orientation in range(1, 9):
-        yield NastyInput(f"orientation_{orientation}.png", holding(oriented("PNG", orientation)), like=PICTURE)
-    yield NastyInput("orientation_6.webp", holding(oriented("WEBP", 6, lossless=True)), like=PICTURE)
-    yield NastyInput("orientation_6.tiff", holding(oriented("TIFF", 6)), like=PICTURE)
+        yield NastyInput(f"orientation_{orientation}.png", holding(oriented("PNG", orientation)), like=IMAGE)
+    yield NastyInput("orientation_6.webp", holding(oriented("WEBP", 6, lossless=True)), like=IMAGE)
+    yield NastyInput("orientation_6.tiff", holding(oriented("TIFF", 6)), like=IMAGE)
     for orientation in (0, 9):
-        yield NastyInput(f"orientation_{orientation}.png", holding(oriented("PNG", orientation)), like=PICTURE)
+        yield NastyInput(f"orientation_{orientation}.png", holding(oriented("PNG", orientation)), like=IMAGE)
 
 
 def transparency() -> Iterator[NastyInput]:
-    rgba, grey_alpha = PICTURE.copy(), GREY.copy()
+    rgba, grey_alpha = IMAGE.copy(), GREY.copy()
     rgba.putalpha(MASK)
     grey_alpha.putalpha(MASK)
     for kind, options in {"PNG": {}, "WEBP": {"lossless": True, "exact": True}, "TIFF": {}}.items():
         yield NastyInput(f"alpha.{kind.lower()}", holding(encode(kind, rgba, **options)), like=ON_WHITE)
     on_white = Image.composite(GREY, WHITE.convert("L"), MASK)
     yield NastyInput("grey_alpha.png", holding(encode("PNG", grey_alpha)), like=on_white)
-    palette = PICTURE.quantize(40)
+    palette = IMAGE.quantize(40)
     is_clear = Image.fromarray((np.asarray(palette) == 7).astype(np.uint8) * 255)
     without_7 = Image.composite(WHITE, palette.convert("RGB"), is_clear)
     yield NastyInput("palette.png", holding(encode("PNG", palette)), like=palette.convert("RGB"))
@@ -127,20 +127,20 @@ def transparency() -> Iterator[NastyInput]:
     yield NastyInput("palette_alpha.png", holding(encode("PNG", palette, transparency=alphas)), like=without_7)
     yield NastyInput("clear_first_frame.gif", holding(encode("GIF", palette, transparency=7)), like=without_7)
     key = (1, 2, 3)
-    keyed = Image.composite(PICTURE, Image.new("RGB", PICTURE.size, key), MASK)
+    keyed = Image.composite(IMAGE, Image.new("RGB", IMAGE.size, key), MASK)
     yield NastyInput("rgb_colour_clear.png", holding(encode("PNG", keyed, transparency=key)), like=ON_WHITE)
 
 
 def depths() -> Iterator[NastyInput]:
     grey_16, values = np.asarray(GREY).astype(np.uint16) * 257, np.asarray(GREY).astype(np.float32)
-    rgb_16 = (np.asarray(PICTURE).astype(">u2") * 257).astype(">u2").reshape(100, -1)
+    rgb_16 = (np.asarray(IMAGE).astype(">u2") * 257).astype(">u2").reshape(100, -1)
     rows = b"".join(b"\0" + row.tobytes() for row in rgb_16)
-    black_white = PICTURE.convert("1")
-    cmyk = PICTURE.convert("CMYK")
+    black_white = IMAGE.convert("1")
+    cmyk = IMAGE.convert("CMYK")
     yield NastyInput("grey.png", holding(encode("PNG", GREY)), like=GREY)
     yield NastyInput("grey_16_bit.png", holding(encode("PNG", Image.fromarray(grey_16))), like=GREY)
     yield NastyInput("grey_16_bit.tiff", holding(encode("TIFF", Image.fromarray(grey_16))), like=GREY)
-    yield NastyInput("rgb_16_bit.png", holding(png(150, 100, 16, 2, zlib.compress(rows))), like=PICTURE)
+    yield NastyInput("rgb_16_bit.png", holding(png(150, 100, 16, 2, zlib.compress(rows))), like=IMAGE)
     yield NastyInput("1_bit.png", holding(encode("PNG", black_white)), like=black_white)
     yield NastyInput("1_bit_fax.tiff", holding(encode("TIFF", black_white, compression="group4")), like=black_white)
     yield NastyInput("cmyk.tiff", holding(encode("TIFF", cmyk)), like=cmyk.convert("RGB"))
@@ -152,27 +152,27 @@ def depths() -> Iterator[NastyInput]:
         holding(encode("TIFF", Image.fromarray(values))),
         "floating point 0-1, got float32 1.* to 2",
     )
-    lab = Image.frombytes("LAB", PICTURE.size, PICTURE.tobytes())
+    lab = Image.frombytes("LAB", IMAGE.size, IMAGE.tobytes())
     yield NastyInput("lab.tiff", holding(encode("TIFF", lab)), package="PIL._imagingcms")
 
 
 def frames_and_formats() -> Iterator[NastyInput]:
-    other = Image.new("RGB", PICTURE.size, "green")
+    other = Image.new("RGB", IMAGE.size, "green")
     all_frames = {"save_all": True, "append_images": [other]}
-    palette = PICTURE.quantize(256)
+    palette = IMAGE.quantize(256)
     first = palette.convert("RGB")
     yield NastyInput("animated.gif", holding(encode("GIF", palette, **all_frames)), like=first)
-    yield NastyInput("animated.webp", holding(encode("WEBP", lossless=True, **all_frames)), like=PICTURE)
-    yield NastyInput("animated.png", holding(encode("PNG", **all_frames)), like=PICTURE)
-    yield NastyInput("two_pages.tiff", holding(encode("TIFF", **all_frames)), like=PICTURE)
+    yield NastyInput("animated.webp", holding(encode("WEBP", lossless=True, **all_frames)), like=IMAGE)
+    yield NastyInput("animated.png", holding(encode("PNG", **all_frames)), like=IMAGE)
+    yield NastyInput("two_pages.tiff", holding(encode("TIFF", **all_frames)), like=IMAGE)
     yield NastyInput("two_views.mpo", holding(encode("MPO", **all_frames)))
     yield NastyInput("icon.ico", holding(encode("ICO", sizes=[(32, 32), (150, 100)])))
     yield NastyInput("progressive.jpg", holding(encode("JPEG", progressive=True)))
-    planes = np.asarray(PICTURE).transpose(2, 0, 1).tobytes()
+    planes = np.asarray(IMAGE).transpose(2, 0, 1).tobytes()
     header = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 100, 150, 8, 3) + bytes(12) + struct.pack(">H", 0)
-    yield NastyInput("photoshop.psd", holding(header + planes), like=PICTURE)
+    yield NastyInput("photoshop.psd", holding(header + planes), like=IMAGE)
     for kind in ("bmp", "ppm", "tga", "qoi"):
-        yield NastyInput(f"plain.{kind}", holding(encode(kind.upper())), like=PICTURE)
+        yield NastyInput(f"plain.{kind}", holding(encode(kind.upper())), like=IMAGE)
     yield NastyInput("phone.heic", holding((RECORDED / "small.heic").read_bytes()), package="pillow_heif")
     yield NastyInput("small.avif", holding((RECORDED / "small.avif").read_bytes()), package="PIL._avif")
 
@@ -184,7 +184,7 @@ def truncated() -> Iterator[NastyInput]:
     yield NastyInput("jpeg_last_bytes.jpg", holding(jpeg[:-20]), "truncated")
     yield NastyInput("png_header_only.png", holding(whole_png[:20]), BROKEN.format("PNG"))
     yield NastyInput("png_half.png", holding(whole_png[: len(whole_png) // 2]), "truncated")
-    yield NastyInput("png_without_its_end.png", holding(whole_png[:-12]), like=PICTURE)  # all pixels are there
+    yield NastyInput("png_without_its_end.png", holding(whole_png[:-12]), like=IMAGE)  # all pixels are there
     yield NastyInput("webp_header_only.webp", holding(webp[:20]), BROKEN.format("WEBP"))
     yield NastyInput("webp_half.webp", holding(webp[: len(webp) // 2]), BROKEN.format("WEBP"))
     yield NastyInput("webp_last_bytes.webp", holding(webp[:-20]), BROKEN.format("WEBP"))
@@ -195,7 +195,7 @@ def truncated() -> Iterator[NastyInput]:
 
 
 def _write_bomb(path: Path, side: int) -> None:
-    """A few kilobytes of PNG that are a black square of that many pixels a side."""
+    """Write a few kilobytes of PNG that are a black square of that many pixels a side."""
     rows = zlib.compressobj()
     data = b"".join(rows.compress(bytes(side // 8 + 1)) for _ in range(side)) + rows.flush()
     path.write_bytes(png(side, side, 1, 0, data))
@@ -203,8 +203,8 @@ def _write_bomb(path: Path, side: int) -> None:
 
 def sizes() -> Iterator[NastyInput]:
     for width, height in ((1, 1), (1, 300), (300, 1), (30_000, 100), (100, 20_000)):
-        picture = PICTURE.resize((width, height))
-        yield NastyInput(f"{width}_x_{height}.png", partial(picture.save, compress_level=1), like=picture)
+        resized = IMAGE.resize((width, height))
+        yield NastyInput(f"{width}_x_{height}.png", partial(resized.save, compress_level=1), like=resized)
     yield NastyInput("1_x_100000.png", Image.new("RGB", (1, 100_000)).save, "at most 64 megapixels are accepted when")
     for side in (12_000, 30_000):  # the smaller is one that Pillow decodes
         yield NastyInput(f"bomb_{side}.png", partial(_write_bomb, side=side), f"{TOO_MANY}{side} x {side}")
@@ -227,7 +227,7 @@ def metadata() -> Iterator[NastyInput]:
     }.items():
         yield NastyInput(f"{name}.jpg", holding(encode("JPEG", **options)), like=same)
     webp = encode("WEBP", lossless=True, exif=b"garbage", icc_profile=b"garbage")
-    yield NastyInput("exif_and_icc_garbage.webp", holding(webp), like=PICTURE)
+    yield NastyInput("exif_and_icc_garbage.webp", holding(webp), like=IMAGE)
     huge_text = b"workflow\0\0" + zlib.compress(bytes(3_000_000))
     for name, chunk in {
         "exif_garbage": png_chunk(b"eXIf", b"garbage"),
@@ -236,10 +236,10 @@ def metadata() -> Iterator[NastyInput]:
         "3_megabytes_of_text": png_chunk(b"zTXt", huge_text),
         "resolution_cut_short": png_chunk(b"pHYs", b"xy"),
     }.items():
-        yield NastyInput(f"{name}.png", holding(with_chunk(chunk)), like=PICTURE)
+        yield NastyInput(f"{name}.png", holding(with_chunk(chunk)), like=IMAGE)
 
 
-def not_pictures() -> Iterator[NastyInput]:
+def not_images() -> Iterator[NastyInput]:
     yield NastyInput("zero_bytes.png", holding(b""), "the file is empty")
     yield NastyInput("text.png", holding(b"masterpiece, best quality"), UNKNOWN)
     page = b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>"
@@ -254,8 +254,8 @@ def not_pictures() -> Iterator[NastyInput]:
     yield NastyInput("document.png", holding(encode("PDF")), f"{UNKNOWN}, but a PDF")
     noise = np.random.default_rng(0).bytes(5000)
     yield NastyInput("noise.jpg", holding(noise), UNKNOWN)
-    yield NastyInput("png_in_truth.jpg", holding(encode("PNG")), like=PICTURE)
-    yield NastyInput("no_suffix", holding(encode("PNG")), like=PICTURE)
+    yield NastyInput("png_in_truth.jpg", holding(encode("PNG")), like=IMAGE)
+    yield NastyInput("no_suffix", holding(encode("PNG")), like=IMAGE)
 
 
 def names() -> Iterator[NastyInput]:
@@ -270,21 +270,21 @@ def names() -> Iterator[NastyInput]:
         "n" * 251 + ".png",
     )
     for name in strange:
-        yield NastyInput(name, plain, like=PICTURE)
+        yield NastyInput(name, plain, like=IMAGE)
 
 
 def _write_inside(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    PICTURE.save(folder / "inside.png")
+    IMAGE.save(folder / "inside.png")
 
 
 def _write_unreadable(path: Path) -> None:
-    PICTURE.save(path)
+    IMAGE.save(path)
     path.chmod(0)
 
 
 def _permissions_bind() -> bool:
-    """Whether this user is refused a file without permission: root is not."""
+    """Return whether this user is refused a file without permission: root is not."""
     with tempfile.NamedTemporaryFile() as file:
         os.chmod(file.name, 0)
         return not os.access(file.name, os.R_OK)
@@ -296,10 +296,10 @@ def _write_socket(path: Path) -> None:
 
 
 def special_files() -> Iterator[NastyInput]:
-    yield NastyInput("folder.png/inside.png", lambda path: _write_inside(path.parent), like=PICTURE)
-    expected = {"reason": "Permission denied"} if _permissions_bind() else {"like": PICTURE}
+    yield NastyInput("folder.png/inside.png", lambda path: _write_inside(path.parent), like=IMAGE)
+    expected = {"reason": "Permission denied"} if _permissions_bind() else {"like": IMAGE}
     yield NastyInput("no_permission.png", _write_unreadable, **expected)
-    yield NastyInput("link_to_a_picture.png", lambda path: path.symlink_to("grey.png"), like=GREY)
+    yield NastyInput("link_to_an_image.png", lambda path: path.symlink_to("grey.png"), like=GREY)
     nowhere = "no such file, or a link that leads nowhere"
     yield NastyInput("broken_link.png", lambda path: path.symlink_to("not_there.png"), nowhere)
     yield NastyInput("link_loop.png", lambda path: path.symlink_to("link_loop.png"), nowhere)
@@ -316,14 +316,14 @@ GROUPS = (
     truncated,
     sizes,
     metadata,
-    not_pictures,
+    not_images,
     names,
     special_files,
 )
 
 
 def nasty_inputs() -> list[NastyInput]:
-    """All of them, each under a name of its own."""
+    """Return all of them, each under a name of its own."""
     return [nasty for group in GROUPS for nasty in group()]
 
 
@@ -340,7 +340,7 @@ def write_inputs(folder: Path, inputs: list[NastyInput]) -> None:
 def score_inputs(folder: Path, inputs: list[NastyInput], *options: str) -> tuple[int, dict[str, dict[str, str]]]:
     """Score what `write_inputs` made: the exit status of score.py, and its rows by path."""
     output_path = folder / "scores.csv"
-    named = [str(folder / "nasty" / nasty.name) for nasty in inputs]  # a folder shows only what has a picture's suffix
+    named = [str(folder / "nasty" / nasty.name) for nasty in inputs]  # a folder shows no other suffixes
     given = [str(folder / "nasty"), str(folder / "plain"), *named]
     with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
         status = score.main([*given, "--output", str(output_path), *options])

@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a picture, through score.py: each gets its score or a clear reason."""
+"""Everything that can go wrong with an image, through score.py: each gets its score or a clear reason."""
 
 import importlib.util
 import math
@@ -19,7 +19,7 @@ NASTY_INPUTS = nasty_inputs()
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory, tiny_checkpoint):
-    """The folder, the exit status of score.py and its rows."""
+    """Return the folder, the exit status of score.py and its rows."""
     folder = tmp_path_factory.mktemp("nasty")
     write_inputs(folder, NASTY_INPUTS)
     return folder, *score_inputs(folder, NASTY_INPUTS, "--model", tiny_checkpoint)
@@ -71,7 +71,7 @@ def test_an_open_pil_image_of_a_bomb_is_refused_before_it_is_decoded(tmp_path, m
         hub_code.load_image(opened)
 
 
-def test_a_picture_of_64_megapixels_is_read(tmp_path):
+def test_an_image_of_64_megapixels_is_read(tmp_path):
     Image.new("1", (8000, 8000)).save(tmp_path / "a.png")
     assert hub_code.load_image(tmp_path / "a.png").size == (8000, 8000)
 
