@@ -24,10 +24,10 @@ four stage maps over native patches, on the same thirds: 0.47 within scene and 0
 row) less ridge, scene by scene: +0.008 [-0.068, 0.090], which twelve scenes cannot tell from nothing.
 
 The embedded checkpoint without any training on HECD reaches 0.382. Trained on native patches of its 128 pixels, with
-`--ranking_weight 1` between the versions of a scene, it had 0.409, 0.375 and 0.256 (0.347 over all scenes): how a
+`--ranking_weight 1` between the versions of a scene, it had 0.409, 0.375 and 0.256 (0.347 over all scenes): how an
 image is coloured cannot be seen on a small part of it.
 
-The predictions of all thirds go to OUT/RUN.csv. The README's table (of the last row) is then made by
+The predictions of all thirds go to OUT/RUN.csv. The table in docs/results.md (of its last row) is then made by
 
     python prepare_dataset.py build HECD_DIR/images --scores_csv HECD_DIR/scores.csv --score_column mos \
         --group_column scene --validation_fraction 0 --test_fraction 0 --output_dir prepared-hecd

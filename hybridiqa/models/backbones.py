@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from hybridiqa.models import hub_code
+from hybridiqa.utils.files import error_reason
 from hybridiqa.utils.libraries import first_line
 
 DEFAULT_BACKBONE = "microsoft/resnet-152"  # ImageNet
@@ -57,7 +58,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ValueError(f"cannot read {path}: {error_reason(error)}") from error
     except Exception as error:  # a broken file can raise nearly anything here
         raise ValueError(f"{path} is not a file of tensors that torch.load(weights_only=True) reads") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from hybridiqa.utils.atomic import TEMPORARY_PREFIX, sync_to_disk
 from hybridiqa.utils.cli import CommandFailure
+from hybridiqa.utils.files import error_reason
 
 FORMAT = "hybridIQA journal 1"
 FAILED = "failed"
@@ -160,7 +161,7 @@ class Journal:
                 lines = lines[self.file.write(lines) :]
             os.fsync(self.file.fileno())
         except OSError as error:
-            message = f"error: cannot write the journal {self.path}: {error.strerror}"
+            message = f"error: cannot write the journal {self.path}: {error_reason(error)}"
             raise CommandFailure(message, status=2) from error
 
     @property
@@ -188,7 +189,7 @@ def read_journal(path: Path) -> list[Action]:
         if json.loads(first)["journal"] != FORMAT:
             raise ValueError(f"it is of another kind: {first[:100]!r}")
     except OSError as error:
-        raise ValueError(f"cannot read the journal {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read the journal {path}: {error_reason(error)}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a journal of organize.py ({error})") from error
     actions: list[Action] = []

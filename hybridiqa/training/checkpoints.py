@@ -22,7 +22,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 
 from hybridiqa.utils.atomic import sync_to_disk
-from hybridiqa.utils.files import content_hash
+from hybridiqa.utils.files import content_hash, error_reason
 from hybridiqa.utils.libraries import first_line
 
 PROGRESS_FILE, FILES_FILE = "progress.json", "files.json"
@@ -221,7 +221,7 @@ def _read_json(path: Path) -> dict:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ValueError(f"{path.name} cannot be read: {error_reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not JSON") from error
     if not isinstance(values, dict):

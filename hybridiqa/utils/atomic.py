@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from hybridiqa.utils.files import content_hash
+from hybridiqa.utils.files import content_hash, error_reason
 
 # What file systems without hard links, or with too many of them, answer.
 NO_HARD_LINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
@@ -55,7 +55,7 @@ def resolve_output(path: Path, name: str = "") -> Path:
     try:
         status = _status(target)
     except OSError as error:  # a link that leads to itself, or a name too long
-        raise ValueError(f"{prefix}{path} cannot be a file: {error.strerror}") from error
+        raise ValueError(f"{prefix}{path} cannot be a file: {error_reason(error)}") from error
     if status is not None and not stat.S_ISREG(status.st_mode):
         kind = next((kind for is_kind, kind in KINDS.items() if is_kind(status.st_mode)), "a device")
         raise ValueError(f"{prefix}{found} is {kind}, accepted is a file")

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from hybridiqa.data.folders import ABSOLUTE_SCORES, BIN_NAMES, SCORE_OFFSETS, score_and_bin
 from hybridiqa.utils.atomic import TEMPORARY_PREFIX, sync_to_disk, write_new_file
-from hybridiqa.utils.files import as_text, content_hash, has_image_suffix, hash_of
+from hybridiqa.utils.files import as_text, content_hash, error_reason, has_image_suffix, hash_of
 
 LABEL_BINS = tuple(
     name for name in BIN_NAMES if name.startswith(tuple(SCORE_OFFSETS)) or name in map(str, ABSOLUTE_SCORES)
@@ -120,7 +120,7 @@ class LabelRecord:
         except FileNotFoundError:
             self._labels, self._version = {}, None
         except OSError as error:
-            raise ValueError(f"cannot read the record of labels {as_text(self.path)}: {error.strerror}") from error
+            raise ValueError(f"cannot read the record of labels {as_text(self.path)}: {error_reason(error)}") from error
         return list(self._labels)
 
     def _parse(self, data: bytes) -> dict[Label, None]:
@@ -232,12 +232,11 @@ class LabelFolder:
                     f"cannot {what}: {place} has been in use by another page for {LOCK_WAIT:g} s; try again"
                 ) from error
             except (OSError, NotImplementedError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise ValueError(f"cannot {what}: {place} cannot be written to: {reason}") from error
+                raise ValueError(f"cannot {what}: {place} cannot be written to: {error_reason(error)}") from error
             try:
                 yield
             except OSError as error:
-                raise ValueError(f"cannot {what}: {error.strerror or error}") from error
+                raise ValueError(f"cannot {what}: {error_reason(error)}") from error
             finally:
                 lock.release()
 
@@ -261,7 +260,7 @@ class LabelFolder:
         try:
             digest = content_hash(path)
         except OSError as error:
-            raise ValueError(f"cannot label {name}: {error.strerror or error}") from error
+            raise ValueError(f"cannot label {name}: {error_reason(error)}") from error
         with self._locked(f"label {name}"):
             if (label := self.find_label(digest)) is not None:
                 raise ValueError(f"{name} is labelled already: {label.choice}")

@@ -17,7 +17,7 @@ from hybridiqa.inference.scoring import PatchChoice, ScoredSource, score_decoded
 from hybridiqa.models import hub_code
 from hybridiqa.scores.gallery import encode_thumbnail
 from hybridiqa.scores.score_file import ScoreRow
-from hybridiqa.utils.files import hash_of, what_is_no_file
+from hybridiqa.utils.files import error_reason, hash_of, what_is_no_file
 from hybridiqa.utils.hub import HUB_ID
 from hybridiqa.utils.root import ROOT
 from hybridiqa.webapp.uploads import UploadedImage
@@ -77,8 +77,7 @@ class SharedModel:
             thumbnail = encode_thumbnail(pixels, THUMBNAIL_SIZE)
             return DecodedUpload(0, row, self.image_processor.extract_patches(pixels).numpy(), thumbnail)
         except Exception as error:  # whatever one file does, the others go on
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            return DecodedUpload(0, replace(row, error=reason))
+            return DecodedUpload(0, replace(row, error=error_reason(error)))
 
     def score(self, decoded: DecodedUpload) -> ScoredSource:
         """Return what an image gets: its row and its patches' scores."""

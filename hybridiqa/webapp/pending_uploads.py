@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridiqa.utils.files import error_reason
+
 WAIT_SECONDS = 1800  # for which an upload waits for the request that takes it; a client may send many files first
 NOT_UPLOADED = "this file was not uploaded here, or was taken already: upload it again"
 
@@ -128,7 +130,7 @@ class PendingUploads:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
         except OSError as error:
-            raise ValueError(f"it cannot be taken: {error.strerror or error}") from error
+            raise ValueError(f"it cannot be taken: {error_reason(error)}") from error
         finally:
             self.release(upload.size)
             self._remove_folders(path)

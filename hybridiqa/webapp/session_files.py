@@ -11,7 +11,7 @@ from PIL import Image
 from hybridiqa.inference.patch_maps import crop_patch, draw_over_picture
 from hybridiqa.models import hub_code
 from hybridiqa.utils.atomic import open_atomically
-from hybridiqa.utils.files import as_text, hash_of, path_of
+from hybridiqa.utils.files import as_text, error_reason, hash_of, path_of
 from hybridiqa.webapp.model_pool import DecodedUpload, SharedModel
 from hybridiqa.webapp.uploads import SessionFolder, UploadedImage
 
@@ -42,7 +42,7 @@ class SessionFiles:
         try:
             self.folder.place("shown", f"{image.id}.webp").write_bytes(decoded.thumbnail)
         except OSError as error:
-            return decoded.failed(error.strerror or str(error))
+            return decoded.failed(error_reason(error))
         except ValueError as error:  # the session was deleted
             return decoded.failed(str(error))
         return decoded

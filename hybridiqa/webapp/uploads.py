@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from hybridiqa.scores.score_file import ScoreRow
-from hybridiqa.utils.files import as_text, content_hash, extract_zip, has_image_suffix, walk_files
+from hybridiqa.utils.files import as_text, content_hash, error_reason, extract_zip, has_image_suffix, walk_files
 from hybridiqa.webapp.pending_uploads import BusyError, PendingUploads
 
 MAX_NAME_LENGTH = 1000  # letters of what somebody calls a file, folders included
@@ -174,7 +174,7 @@ class Uploads:
             if not any(map(has_image_suffix, files)):
                 self._refuse(name, "no pictures in this zip")
         except OSError as error:
-            self._refuse(name, f"it cannot be unpacked: {error.strerror or error}")
+            self._refuse(name, f"it cannot be unpacked: {error_reason(error)}")
         except ValueError as error:
             self._refuse(name, str(error).replace(str(path), "it"))
         finally:
@@ -190,7 +190,7 @@ class Uploads:
             size = 0 if is_linked else path.stat().st_size
             digest = content_hash(path)
         except OSError as error:
-            return self._refuse(name, error.strerror or str(error))
+            return self._refuse(name, error_reason(error))
         if self.num_bytes + size > self.limits.max_bytes:
             return self._refuse(name, f"at most {self.limits.max_bytes // 2**20} MB are accepted in all")
         if digest in self.by_content:  # this very image is there
@@ -205,7 +205,7 @@ class Uploads:
         try:
             _link(path, target) if is_linked else path.replace(target)
         except OSError as error:
-            return self._refuse(name, error.strerror or str(error))
+            return self._refuse(name, error_reason(error))
         image = UploadedImage(free_name(name, self.images), target, digest, image_id, is_linked)
         self.images[image.name] = self.by_content[digest] = self.by_id[image.id] = image
 
