@@ -19,6 +19,7 @@ TASK = "image-quality-assessment"
 PERCENTILE_DECIMALS = 2
 BACKBONE_STRIDE = 32  # of the last of the four stages, whose strides are 4, 8, 16 and 32
 NUM_STAGES = 4
+HEAD_TYPES = ("hyper", "pooled")
 # Bounds of what a configuration may describe: a file of some hundred bytes, of whoever's, must not ask for hours or for
 # all memory. They admit ResNet-152 (36 blocks in a stage), SigLIP so400m (27 layers, 4304 wide), DINOv2 giant (40
 # layers) and ConvNeXt-XL (27 blocks, 2048 wide, 21,841 labels), each with room to spare.
@@ -36,6 +37,9 @@ MAX_TARGET_LAYERS = 16
 MAX_PATCH_SIZE = 2048  # pixels
 MAX_PATCHES = 10_000  # of an image
 MAX_QUANTILES = 10_001  # 21 are written
+MAX_WHOLE_VIEWS = 4
+MAX_TILES = 8  # a side of a view of the whole image
+MAX_FEATURES = 4096  # of an image, which can be kept beside its score
 DEPTH_NAME = re.compile(r"depth|layers|blocks|stages|levels|experts|convs")
 LABEL_NAMES = ("id2label", "label2id")
 # Through these a configuration names code or weights of another repository, which would be fetched and run.
@@ -55,6 +59,14 @@ class HybridIQAConfig(PretrainedConfig):
     Args:
         backbone_config: configuration, or its dictionary with `model_type`, of any backbone that `AutoBackbone` builds
             with four stages of stride 4, 8, 16 and 32. Default: ResNet-152, depths [3, 8, 36, 3].
+        head_type: "hyper", the published one: a hyper network writes a target network for each patch, and an image's
+            score is the mean over its patches; or "pooled": mean and standard deviation of the four stages over views
+            of the image, read by one small network for all of them.
+        whole_views: of the pooled head, the views of the whole image beside its native patches, each by its tiles a
+            side: with [1, 2] it is seen in one patch and in 2 x 2. No view with the hyper head.
+        num_features: of the pooled head, the length of the vector that its network reads; at most 4096.
+        pooled_width: of the pooled head, the width of its network's hidden layer.
+        pooled_dropout: of the pooled head, the share of features and of hidden values left out in training.
         patch_size: side of the square patches, in pixels; a multiple of 32.
         num_patches: patches an image when scoring, for a new model; a checkpoint's image processor has its own.
         lda_channels: channels to which stages 1-3 are reduced in the local distortion aware (LDA) modules.
@@ -66,6 +78,8 @@ class HybridIQAConfig(PretrainedConfig):
         score_quantiles: quantiles of the checkpoint's own scores on its validation split, evenly spaced from 0 % (the
             lowest) to 100 % (the highest): the distribution against which a score's percentile is told. At least 2
             finite numbers that never decrease; none where it was not measured.
+
+    The fields of the other head than `head_type` have no effect.
 
     Raises:
         ValueError: sizes that cannot work together; the message names the fields and the rule.
@@ -87,6 +101,11 @@ class HybridIQAConfig(PretrainedConfig):
         target_widths: Sequence[int] = (112, 56, 28, 14),
         score_range: Sequence[float] = (1.0, 9.0),
         score_quantiles: Sequence[float] | None = None,
+        head_type: str = "hyper",
+        whole_views: Sequence[int] | None = None,
+        num_features: int = MAX_FEATURES,
+        pooled_width: int = 256,
+        pooled_dropout: float = 0.3,
         **kwargs,
     ):
         check_bounds("config.json", kwargs)
@@ -101,7 +120,15 @@ class HybridIQAConfig(PretrainedConfig):
         self.target_widths = _to_list("target_widths", target_widths)
         self.score_range = _to_list("score_range", score_range)
         self.score_quantiles = None if score_quantiles is None else _to_list("score_quantiles", score_quantiles)
+        self.head_type = head_type
+        if whole_views is None:
+            whole_views = (1, 2) if head_type == "pooled" else ()
+        self.whole_views = _to_list("whole_views", whole_views)
+        self.num_features = num_features
+        self.pooled_width = pooled_width
+        self.pooled_dropout = pooled_dropout
         self._check_sizes()
+        self._check_head()
         super().__init__(**kwargs)
 
     @property
@@ -159,6 +186,18 @@ class HybridIQAConfig(PretrainedConfig):
                 f"none, got {_shorten(self.score_quantiles)}"
             )
 
+    def _check_head(self) -> None:
+        if self.head_type not in HEAD_TYPES:
+            raise ValueError(f"head_type must be one of {', '.join(HEAD_TYPES)}, got {_shorten(self.head_type)}")
+        check_whole_views(self.whole_views)
+        if self.whole_views and self.head_type != "pooled":
+            raise ValueError(f"whole_views are of the head 'pooled', got {self.whole_views} for {self.head_type!r}")
+        for name, highest in (("num_features", MAX_FEATURES), ("pooled_width", MAX_WIDTH)):
+            if not _is_count(value := getattr(self, name), highest):
+                raise ValueError(f"{name} must be a whole number, 1 to {highest}, got {_shorten(value)}")
+        if not _is_number(self.pooled_dropout) or not 0 <= self.pooled_dropout < 1:
+            raise ValueError(f"pooled_dropout must be at least 0 and below 1, got {_shorten(self.pooled_dropout)}")
+
     def _check_generated_weights(self) -> None:
         cells = self.feature_map_size**2
         for outputs, inputs in self.target_shapes[:-1]:
@@ -168,6 +207,19 @@ class HybridIQAConfig(PretrainedConfig):
                     f"cells of the last feature map, (patch_size / {BACKBONE_STRIDE})^2 = {cells}; "
                     f"got {inputs} x {outputs}"
                 )
+
+
+def check_whole_views(whole_views: Sequence[int]) -> None:
+    """Refuse views of the whole image that are none: each is named by its tiles a side.
+
+    Raises:
+        ValueError: more than 4 views, or one that is no whole number of 1 to 8.
+    """
+    if len(whole_views) > MAX_WHOLE_VIEWS or not all(_is_count(tiles, MAX_TILES) for tiles in whole_views):
+        raise ValueError(
+            f"whole_views must be at most {MAX_WHOLE_VIEWS} whole numbers, each 1 to {MAX_TILES}, got "
+            f"{_shorten(whole_views)}"
+        )
 
 
 def percentiles_in(quantiles: Sequence[float], scores: Sequence[float]) -> list[float]:
@@ -199,6 +251,10 @@ def _shorten(value: Any) -> str:
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and -MAX_NUMBER <= value <= MAX_NUMBER  # which NaN is not
+
+
+def _is_count(value: Any, highest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= highest
 
 
 def _are_quantiles(values: list) -> bool:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
-from .configuration_hybridiqa import MAX_PATCH_SIZE, MAX_PATCHES
+from .configuration_hybridiqa import MAX_PATCH_SIZE, MAX_PATCHES, check_whole_views
 from .image_bounds_hybridiqa import TooMuchWork  # noqa: F401 (what a file imports itself travels with it, no more)
 from .image_loading_hybridiqa import MAX_PIXELS, load_image
 
@@ -111,6 +111,24 @@ def cut_patches(image: Image.Image, view: View, patch_size: int) -> list[np.ndar
     return [np.asarray(image.crop((left, top, left + patch_size, top + patch_size))) for top, left in view.starts]
 
 
+def cut_whole_view(image: Image.Image, tiles: int, patch_size: int) -> list[np.ndarray]:
+    """Cut the whole image into tiles x tiles patches, row by row, each `(patch_size, patch_size, 3)`.
+
+    Its long side is reduced to that of all tiles in a row, aspect ratio kept, and never enlarged. It stands in the
+    middle; what it leaves free is filled by its mirror images, so that the patches show nothing but the image.
+    """
+    side = tiles * patch_size
+    scale = min(1, side / max(image.size))
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    top, left = (side - height) // 2, (side - width) // 2
+    borders = ((top, side - height - top), (left, side - width - left), (0, 0))
+    pixels = np.pad(np.asarray(image), borders, mode="symmetric")  # (side, side, 3)
+    rows = pixels.reshape(tiles, patch_size, tiles, patch_size, 3).swapaxes(1, 2)
+    return list(rows.reshape(-1, patch_size, patch_size, 3))
+
+
 class HybridIQAImageProcessor(BaseImageProcessor):
     """Image processor: images -> `pixel_values (batch, patches, 3, patch_size, patch_size)`.
 
@@ -124,6 +142,9 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         seed: of the random crops; every image starts from it afresh.
         size: (height, width) in pixels, or a dictionary of both, to which each image is squeezed first; none leaves it.
         image_mean, image_std: RGB, of values 0-1; ImageNet's.
+        whole_views: views of the whole image, each by its tiles a side, whose patches stand before those of `sampling`,
+            which `num_patches` does not count. A view's long side is `patch_size` times its tiles, or the image's own
+            where that is smaller; aspect ratio kept, the rest filled by mirror images. None without a pooled head.
 
     Raises:
         ValueError: options that cannot work; the message says what was got and what is accepted.
@@ -141,6 +162,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         size: Sequence[int] | None = None,
         image_mean: Sequence[float] = (0.485, 0.456, 0.406),
         image_std: Sequence[float] = (0.229, 0.224, 0.225),
+        whole_views: Sequence[int] = (),
         **kwargs,
     ):
         for name in kwargs:
@@ -150,7 +172,11 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         if isinstance(size, dict) and set(size) == {"height", "width"}:
             size = (size["height"], size["width"])
         _check_whole("patch_size", patch_size, 1, MAX_PATCH_SIZE)
-        _check_options(sampling, num_patches, seed, patch_size)
+        if not isinstance(whole_views, list | tuple):
+            raise ValueError(f"whole_views must be a list, got {whole_views!r}"[:MAX_MESSAGE])
+        check_whole_views(whole_views)
+        self.whole_views = list(whole_views)
+        _check_options(sampling, num_patches, seed, patch_size, self.num_whole_patches)
         if size is not None and not (isinstance(size, list | tuple) and len(size) == 2):
             raise ValueError(f"size must be (height, width) in pixels or none, got {size!r}")
         for side in size or ():
@@ -162,6 +188,11 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         self.size = None if size is None else [int(side) for side in size]
         self.image_mean = _to_three_numbers("image_mean", image_mean, 0.0)
         self.image_std = _to_three_numbers("image_std", image_std, MIN_STD)
+
+    @property
+    def num_whole_patches(self) -> int:
+        """Return how many patches of an image are those of `whole_views`; they come first."""
+        return sum(tiles**2 for tiles in self.whole_views)
 
     def preprocess(
         self,
@@ -199,7 +230,8 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         views = self._make_views(*image.size, sampling, seed, num_patches)
         if self.size is not None:
             image = image.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
-        crops = [crop for view in views for crop in cut_patches(image, view, self.patch_size)]
+        crops = [crop for tiles in self.whole_views for crop in cut_whole_view(image, tiles, self.patch_size)]
+        crops += [crop for view in views for crop in cut_patches(image, view, self.patch_size)]
         return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
 
     def patch_boxes(
@@ -212,8 +244,9 @@ class HybridIQAImageProcessor(BaseImageProcessor):
     ) -> list[tuple[float, float, float, float]]:
         """Return (left, top, right, bottom) of each patch, in pixels of an upright image of this width and height.
 
-        In the order of `extract_patches`, whose options these are. Where the image is squeezed, enlarged or halved
-        before the patches are cut, the boxes are still those in the image as it was given, and fractions of pixels.
+        In the order of `extract_patches`, whose options these are, without the patches of `whole_views`. Where the
+        image is squeezed, enlarged or halved before the patches are cut, the boxes are still those in the image as it
+        was given, and fractions of pixels.
 
         Raises:
             ValueError: wrong options, or an image that is too large; the message says what was got.
@@ -233,7 +266,7 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         sampling = self.sampling if sampling is None else sampling
         seed = self.seed if seed is None else seed
         num_patches = self.num_patches if num_patches is None else num_patches
-        _check_options(sampling, num_patches, seed, self.patch_size)
+        _check_options(sampling, num_patches, seed, self.patch_size, self.num_whole_patches)
         _check_whole("width", width, 1)
         _check_whole("height", height, 1)
         dimensions = fit_dimensions(width, height, self.size, self.patch_size)
@@ -250,15 +283,16 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         return patches.float().div_(255).sub_(mean).div_(std)
 
 
-def _check_options(sampling: str, num_patches: int, seed: int, patch_size: int) -> None:
+def _check_options(sampling: str, num_patches: int, seed: int, patch_size: int, num_whole_patches: int) -> None:
     if not isinstance(sampling, str) or sampling not in SAMPLINGS:
         raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
     _check_whole("num_patches", num_patches, 1, MAX_PATCHES)
     _check_whole("seed", seed, 0, 2**63 - 1)
-    if num_patches * patch_size**2 > MAX_PATCH_PIXELS:
+    if (num_whole_patches + num_patches) * patch_size**2 > MAX_PATCH_PIXELS:
+        others = f", and {num_whole_patches} of the whole image" if num_whole_patches else ""
         raise ValueError(
             f"the patches of an image have at most {MAX_PATCH_PIXELS // 10**6} megapixels in all, got num_patches "
-            f"{num_patches} x patch_size {patch_size} x {patch_size}"
+            f"{num_patches} x patch_size {patch_size} x {patch_size}{others}"
         )
 
 

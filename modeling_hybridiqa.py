@@ -1,7 +1,9 @@
-"""The hybridIQA model: a backbone, a hyper network and the target network that it writes anew for every patch.
+"""The hybridIQA model: a backbone and one of two heads, `config.head_type`.
 
-After hyperIQA (Su et al., "Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network",
-CVPR 2020). Use it through `AutoModel.from_pretrained(DIR_OR_REPO, trust_remote_code=True)`.
+"hyper": a hyper network and the target network that it writes anew for every patch, after hyperIQA (Su et al., "Blindly
+Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network", CVPR 2020). "pooled": one small network that
+reads mean and standard deviation of the backbone's stages over views of the image.
+Use it through `AutoModel.from_pretrained(DIR_OR_REPO, trust_remote_code=True)`.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ MAX_MISSING = 1_000_000  # numbers that a configuration may describe and no file
 SHARD_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 ONLY_SCORES = "after prepare_for_scoring() this model can only score"
+MIN_VARIANCE = 1e-8  # of a stage's channel in a patch, below which its standard deviation has no gradient
+MAX_DEVIATIONS = 8.0  # standard deviations from the mean, to which the pooled head's statistics are limited
 
 
 @dataclass
@@ -57,13 +61,17 @@ class HybridIQAOutput(ModelOutput):
 
     Args:
         loss: mean absolute difference between `logits` and `labels`; only where labels were given.
-        logits: `(batch,)`, an image's score on the checkpoint's own range: the mean over its patches, unclamped.
-        patch_scores: `(batch, patches)`.
+        logits: `(batch,)`, an image's score on the checkpoint's own range. With the hyper head it is the mean over its
+            patches, unclamped; with the pooled head it lies within the range.
+        patch_scores: `(batch, patches)`, of the native patches one by one. With the pooled head, a patch's score is
+            what the image would get if all of its native patches were like this one; None in training mode.
+        features: `(batch, num_features)`, what the pooled head's network reads; None with the hyper head.
     """
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     patch_scores: torch.FloatTensor | None = None
+    features: torch.FloatTensor | None = None
 
 
 class KaimingConv2d(nn.Conv2d):
@@ -181,6 +189,82 @@ def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, t
             # Where `device_map` has dealt the modules to devices, weights and vectors can come from two.
             x = torch.baddbmm(bias.to(x).unsqueeze(-1), weight.to(x), x)  # (patches, outputs, 1)
     return x.flatten()  # (patches,)
+
+
+def compute_stage_statistics(stage_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return mean and standard deviation of each channel over each patch's cells, in float32 at least.
+
+    Args:
+        stage_maps: `(patches, channels, height, width)` each.
+
+    Returns:
+        `(patches, 2 x the sum of all channels)`: stage by stage, means before standard deviations.
+    """
+    statistics = []
+    for stage_map in stage_maps:
+        cells = stage_map.to(torch.promote_types(stage_map.dtype, torch.float32)).flatten(2)
+        mean = cells.mean(dim=2, keepdim=True)  # (patches, channels, 1)
+        variance = (cells - mean).square().mean(dim=2)  # (patches, channels)
+        statistics += [mean.squeeze(2), variance.clamp(min=MIN_VARIANCE).sqrt()]
+    return torch.cat(statistics, dim=1)
+
+
+class PooledHead(nn.Module):
+    """Layers from the statistics of an image's views to its score, the same for all images; always in float32.
+
+    The statistics are standardised by `statistics_mean` and `statistics_std`, which `fit_statistics` sets once. Where
+    they are more than `config.num_features`, they are folded: each feature is a sum of a few of them, of fixed signs.
+
+    Args:
+        num_statistics: of each view.
+    """
+
+    def __init__(self, config: HybridIQAConfig, num_statistics: int):
+        super().__init__()
+        total = num_statistics * (len(config.whole_views) + 1)
+        self.num_features = min(total, config.num_features)
+        self.num_folds = math.ceil(total / self.num_features)
+        self.score_range = config.score_range
+        self.register_buffer("statistics_mean", torch.zeros(total))
+        self.register_buffer("statistics_std", torch.ones(total))
+        signs = torch.randint(0, 2, (total,), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+        self.register_buffer("fold_signs", signs)
+        self.dropout = nn.Dropout(config.pooled_dropout)
+        self.hidden = KaimingLinear(self.num_features, config.pooled_width)
+        self.output = nn.Linear(config.pooled_width, 1)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> PooledHead:
+        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+    def fit_statistics(self, statistics: torch.Tensor) -> None:
+        """Standardise by the mean and the standard deviation of these images' statistics `(images, statistics)`."""
+        std, mean = torch.std_mean(statistics.to(self.statistics_std), dim=0, correction=0)
+        self.statistics_mean.copy_(mean)
+        self.statistics_std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+
+    def to_features(self, statistics: torch.Tensor) -> torch.Tensor:
+        """Return `(images, num_features)` of `(images, statistics)`, the views' statistics one after the other."""
+        x = (statistics - self.statistics_mean) / self.statistics_std
+        x = x.clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+        if self.num_folds == 1:
+            return x
+        x = nn.functional.pad(x * self.fold_signs, (0, self.num_folds * self.num_features - x.shape[1]))
+        return x.unflatten(1, (self.num_folds, self.num_features)).sum(dim=1) / math.sqrt(self.num_folds)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return `(images,)` of `(images, num_features)`: a score before `to_scores`, without bounds."""
+        with torch.autocast(features.device.type, enabled=False):
+            x = nn.functional.gelu(self.hidden(self.dropout(features)))  # (images, pooled_width)
+            return self.output(self.dropout(x)).squeeze(-1)
+
+    def to_scores(self, unbounded: torch.Tensor) -> torch.Tensor:
+        """Return scores within the checkpoint's range, in the order of the unbounded ones."""
+        lowest, highest = self.score_range
+        return lowest + (highest - lowest) * torch.sigmoid(unbounded)
 
 
 def find_file(name: Any, file: str, **hub_options: Any) -> str | None:
@@ -352,6 +436,7 @@ class HybridIQAModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     model_tags = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "custom_code"]  # noqa: RUF012 (of cards)
     _no_split_modules = []  # noqa: RUF012 (the backbone names its own)
+    _keep_in_fp32_modules_strict = ["pooled_head"]  # noqa: RUF012
     _auto_class = "AutoModel"
 
     def __init__(self, config: HybridIQAConfig, weights: list[str] | None = None):
@@ -369,9 +454,14 @@ class HybridIQAModel(PreTrainedModel):
         for module in self.backbone.modules():
             if isinstance(module, nn.ReLU):  # after batch norm and sums, whose gradients do not need their results
                 module.inplace = True
-        self.distortion_features = LocalDistortionFeatures(config, self.backbone.channels)
-        self.hyper_network = HyperNetwork(config, self.backbone.channels[-1])
-        self.image_processor = HybridIQAImageProcessor(patch_size=config.patch_size, num_patches=config.num_patches)
+        if config.head_type == "pooled":
+            self.pooled_head = PooledHead(config, 2 * sum(self.backbone.channels))
+        else:
+            self.distortion_features = LocalDistortionFeatures(config, self.backbone.channels)
+            self.hyper_network = HyperNetwork(config, self.backbone.channels[-1])
+        self.image_processor = HybridIQAImageProcessor(
+            patch_size=config.patch_size, num_patches=config.num_patches, whole_views=config.whole_views
+        )
         self.notices: str | None = None
         self.gradient_checkpointing = False
         self.is_backbone_frozen = False
@@ -429,6 +519,11 @@ class HybridIQAModel(PreTrainedModel):
                 f"{name}: {PROCESSOR_FILE} cuts patches of {processor.patch_size} pixels, the model takes "
                 f"{config.patch_size}"
             )
+        if processor.whole_views != config.whole_views:
+            raise ValueError(
+                f"{name}: {PROCESSOR_FILE} has whole_views {processor.whole_views}, the model takes "
+                f"{config.whole_views}"
+            )
         return processor
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
@@ -453,7 +548,7 @@ class HybridIQAModel(PreTrainedModel):
             module.reset_parameters()
 
     def freeze_backbone(self) -> None:
-        """Keep the backbone as it is, its batch norm statistics too; LDA modules and hyper network stay trainable."""
+        """Keep the backbone as it is, its batch norm statistics too; the head (LDA modules, too) stays trainable."""
         self.is_backbone_frozen = True
         self.backbone.requires_grad_(False)
         self.train(self.training)
@@ -489,39 +584,79 @@ class HybridIQAModel(PreTrainedModel):
         return self
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> HybridIQAOutput:
-        """Score every patch, and each image as the mean over its patches.
+        """Score every patch, and each image: as the mean over its patches, or by all of its views (the pooled head).
 
         Args:
-            pixel_values: `(batch, patches, 3, patch_size, patch_size)`, or `(batch, 3, patch_size, patch_size)` for one
-                patch an image; RGB normalised as the image processor does.
+            pixel_values: `(batch, patches, 3, patch_size, patch_size)`, RGB normalised as the image processor does.
+                With the hyper head also `(batch, 3, patch_size, patch_size)`, one patch an image; with the pooled head
+                the patches of `config.whole_views` come first, then one native patch at least.
             labels: `(batch,)`, the images' scores on the checkpoint's own range.
 
         Raises:
             ValueError: shapes other than these.
         """
-        side = self.config.patch_size
-        is_right = pixel_values.ndim in (4, 5) and tuple(pixel_values.shape[-3:]) == (3, side, side)
-        if not is_right or 0 in pixel_values.shape:
-            raise ValueError(
-                f"pixel_values must be (batch, patches, 3, {side}, {side}) or (batch, 3, {side}, {side}), "
-                f"got {tuple(pixel_values.shape)}"
-            )
+        self._check_shape(pixel_values)
         if pixel_values.ndim == 4:
             pixel_values = pixel_values.unsqueeze(1)  # (batch, 1, 3, height, width)
-        batch_size, num_patches = pixel_values.shape[:2]
-        patch_scores = self._score_patches(pixel_values.flatten(0, 1)).view(batch_size, num_patches)
-        logits = patch_scores.mean(dim=1)  # (batch,)
-        loss = None
+        readings = self._read_patches(pixel_values.flatten(0, 1)).unflatten(0, pixel_values.shape[:2])
+        output = self._score_images(readings)
         if labels is not None:
+            logits = output.logits
             if labels.shape != logits.shape:
                 raise ValueError(f"labels must be (batch,) = {tuple(logits.shape)}, got {tuple(labels.shape)}")
-            loss = nn.functional.l1_loss(logits, labels.to(logits.dtype))
-        return HybridIQAOutput(loss=loss, logits=logits, patch_scores=patch_scores)
+            output.loss = nn.functional.l1_loss(logits, labels.to(logits.dtype))
+        return output
 
-    def _score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return scores `(patches,)` of patches `(patches, 3, patch_size, patch_size)`."""
+    def _check_shape(self, pixel_values: torch.Tensor) -> None:
+        side, shape = self.config.patch_size, tuple(pixel_values.shape)
+        num_whole = sum(tiles**2 for tiles in self.config.whole_views)
+        is_right = pixel_values.ndim in (4, 5) and shape[-3:] == (3, side, side) and 0 not in shape
+        if self.config.head_type == "hyper" and not is_right:
+            raise ValueError(
+                f"pixel_values must be (batch, patches, 3, {side}, {side}) or (batch, 3, {side}, {side}), got {shape}"
+            )
+        if self.config.head_type == "pooled" and not (is_right and len(shape) == 5 and shape[1] > num_whole):
+            raise ValueError(
+                f"pixel_values must be (batch, patches, 3, {side}, {side}) with more than the {num_whole} patches of "
+                f"the whole image, got {shape}"
+            )
+
+    def _read_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return what the head needs of patches `(patches, 3, patch_size, patch_size)`, of each by itself.
+
+        That is a score `(patches,)` with the hyper head, statistics `(patches, statistics)` with the pooled head.
+        """
         stage_maps = self._stage_maps(patches.to(self.dtype))
+        if self.config.head_type == "pooled":
+            return compute_stage_statistics(stage_maps)
         return run_target_network(self.distortion_features(stage_maps), self.hyper_network(stage_maps[-1]))
+
+    def _score_images(self, readings: torch.Tensor) -> HybridIQAOutput:
+        """Return the output for images of whose patches `_read_patches` gave `(batch, patches, ...)`."""
+        if self.config.head_type == "hyper":
+            return HybridIQAOutput(logits=readings.mean(dim=1), patch_scores=readings)
+        head = self.pooled_head
+        whole, native = self._split_views(readings)
+        features = head.to_features(torch.cat([whole, native.mean(dim=1)], dim=1))
+        patch_scores = None
+        if not self.training:
+            num_native = native.shape[1]
+            of_patches = torch.cat([whole.unsqueeze(1).expand(-1, num_native, -1), native], dim=2)
+            unbounded = head(head.to_features(of_patches.flatten(0, 1)))  # (batch * native patches,)
+            patch_scores = head.to_scores(unbounded).unflatten(0, (-1, num_native))
+        return HybridIQAOutput(logits=head.to_scores(head(features)), patch_scores=patch_scores, features=features)
+
+    def _split_views(self, statistics: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Split the statistics of patches `(batch, patches, statistics)` by view.
+
+        Returns:
+            Those of the whole views, each the mean over its patches, one view after the other `(batch, views x
+            statistics)`; and those of the native patches `(batch, native patches, statistics)`.
+        """
+        num_tiles = [tiles**2 for tiles in self.config.whole_views]
+        *whole, native = statistics.split([*num_tiles, statistics.shape[1] - sum(num_tiles)], dim=1)
+        empty = statistics.new_zeros(len(statistics), 0)
+        return torch.cat([empty, *(view.mean(dim=1) for view in whole)], dim=1), native
 
     def _stage_maps(self, patches: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
@@ -559,11 +694,11 @@ class HybridIQAModel(PreTrainedModel):
         scores = [torch.empty(0)]
         for start in range(0, len(images), batch_size):
             pixel_values = self.image_processor(images[start : start + batch_size], **processor_options)["pixel_values"]
-            scores.append(self.predict_patch_scores(pixel_values).mean(dim=1))
+            scores.append(self.predict(pixel_values).logits)
         return torch.cat(scores)
 
-    def predict_patch_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Score patches in evaluation mode and without gradients; the model's mode is as before afterwards.
+    def predict(self, pixel_values: torch.Tensor) -> HybridIQAOutput:
+        """Score images in evaluation mode and without gradients; the model's mode is as before afterwards.
 
         On a CPU each image's patches run in chunks of their own, so that other images in the batch change nothing.
 
@@ -571,18 +706,29 @@ class HybridIQAModel(PreTrainedModel):
             pixel_values: `(batch, patches, 3, patch_size, patch_size)`, as the image processor gives them.
 
         Returns:
-            `(batch, patches)`, float32, on the CPU.
+            The output, without a loss, in float32 and on the CPU.
+
+        Raises:
+            ValueError: another shape.
         """
-        if self.device.type == "cpu":
-            chunks_by_image = [image.split(CPU_CHUNK_SIZE, dim=1) for image in pixel_values.split(1)]
-        else:
-            chunks_by_image = [[pixel_values]]
+        self._check_shape(pixel_values)
+        if pixel_values.ndim == 4:
+            pixel_values = pixel_values.unsqueeze(1)  # (batch, 1, 3, height, width)
+        is_on_cpu = self.device.type == "cpu"
+        outputs = []
         with self._evaluating(), torch.inference_mode():
-            rows = [
-                torch.cat([self(chunk.to(self.device)).patch_scores for chunk in chunks], dim=1)
-                for chunks in chunks_by_image
-            ]
-            return torch.cat(rows).float().cpu()
+            for images in pixel_values.split(1 if is_on_cpu else len(pixel_values)):
+                patches = images.flatten(0, 1).to(self.device)
+                readings = [
+                    self._read_patches(chunk) for chunk in patches.split(CPU_CHUNK_SIZE if is_on_cpu else len(patches))
+                ]
+                outputs.append(self._score_images(torch.cat(readings).unflatten(0, images.shape[:2])))
+            fields = {name: [output[name] for output in outputs] for name in outputs[0]}
+            return HybridIQAOutput(**{name: torch.cat(tensors).float().cpu() for name, tensors in fields.items()})
+
+    def predict_patch_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the `patch_scores` of `predict`: `(batch, native patches)`, float32, on the CPU."""
+        return self.predict(pixel_values).patch_scores
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

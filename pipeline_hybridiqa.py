@@ -17,8 +17,9 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
     Returns:
         A list of one dictionary an image (a generator of them for a generator or a dataset): `score`, on the
-        checkpoint's own range; `score_std`, the standard deviation of its patches' scores; `percentile`, 0-100, where
-        the score stands among the checkpoint's own on its validation images, None where the checkpoint does not know.
+        checkpoint's own range; `score_std`, the standard deviation of its native patches' scores; `percentile`, 0-100,
+        where the score stands among the checkpoint's own on its validation images, None where the checkpoint does not
+        know.
 
     Raises:
         ValueError: something that cannot be read as an image; the message says what was got.
@@ -42,13 +43,12 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return {"pixel_values": pixel_values}
 
     def _forward(self, inputs: dict) -> dict:
-        return {"patch_scores": self.model.predict_patch_scores(inputs["pixel_values"])}
+        return dict(self.model.predict(inputs["pixel_values"]))
 
     def postprocess(self, outputs: dict) -> dict[str, float | None]:
-        scores = outputs["patch_scores"]  # (1, patches)
-        score, quantiles = scores.mean().item(), self.model.config.score_quantiles
+        score, quantiles = outputs["logits"].item(), self.model.config.score_quantiles
         return {
             "score": score,
-            "score_std": scores.std(correction=0).item(),
+            "score_std": outputs["patch_scores"].std(correction=0).item(),
             "percentile": percentiles_in(quantiles, [score])[0] if quantiles else None,
         }

@@ -59,7 +59,7 @@ def compute_our_score(engine: Engine, path: Path, **options: Any) -> float:
     """Score one image as `score.py` does; the options are `extract_patches`'s."""
     image_processor: Any = engine.image_processor
     patches = image_processor.extract_patches(hub_code.load_image(path), **options)
-    return engine.score_patches(patches.unsqueeze(0)).mean().item()
+    return engine.score_patches(patches.unsqueeze(0)).scores.item()
 
 
 def load_onnx_engines(model: PreTrainedModel, folder: Path) -> dict[str, Engine]:
@@ -208,7 +208,7 @@ def measure_precision(args: Namespace) -> Measured:
     for path in tqdm(paths, unit="image", disable=None, leave=False):
         patches = image_processor.extract_patches(path).unsqueeze(0)  # (1, patches, 3, height, width)
         for name, engine in engines.items():
-            scores[name].append(torch.mean(engine.score_patches(patches)).item())
+            scores[name].append(engine.score_patches(patches).scores.item())
     expected = np.asarray(scores.pop("fp32"))
     facts = {"num_images": float(len(paths))}
     for name, values in scores.items():

@@ -176,6 +176,18 @@ def _read_hecd(path: Path) -> list[Listed]:
     ]
 
 
+BIQ2021_LISTS = {"train": "Train (Images and MOS).csv", "test": "Test (Images and MOS).csv"}
+
+
+def _read_biq2021(path: Path) -> list[Listed]:
+    """Read the two lists, of which the release needs both: the official split is which one an image stands in."""
+    return [
+        Listed(f"Images/{row['Image Name']}", float(row["MOS"]), None, split)
+        for split, name in BIQ2021_LISTS.items()
+        for row in read_table(path.with_name(name), None, ("Image Name", "MOS"))
+    ]
+
+
 DATABASES = {
     "live": Database(
         title="LIVE, release 2",
@@ -269,6 +281,17 @@ DATABASES = {
         group="challenge",
         split="aesthetics_image_lists/generic_test.jpgl is the test split",
         sources=("AVA README.txt", "IQA-PyTorch scripts/process_ava.py"),
+    ),
+    "biq2021": Database(
+        title="BIQ2021",
+        lists=(BIQ2021_LISTS["train"],),
+        columns=("Image Name", "MOS"),
+        read=_read_biq2021,
+        score_range=(0, 1),
+        group="the image itself",
+        split="10,000 for training and 2,000 for testing, each in a list of its own",
+        folders=("Images",),
+        sources=("nisarahmedrana/BIQ2021 README.md", "JEI 31(5) 053010"),
     ),
     "hecd": Database(
         title="HECD, the human evaluated colourisation dataset",

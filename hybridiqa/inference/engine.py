@@ -1,10 +1,11 @@
-"""Engines, which score patches: torch, or a file made by `export.py` in ONNX Runtime or OpenVINO.
+"""Engines, which score images cut into patches: torch, or a file of `export.py` in ONNX Runtime or OpenVINO.
 
 Importing this loads no library: `load_engine` loads those of the engine that is asked for.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,8 +28,23 @@ def dtype_named(name: str) -> str:
     return SHORT_DTYPES.get(name, name)
 
 
+@dataclass(frozen=True)
+class EngineOutput:
+    """Output of an engine for a batch of images, in float32 and on the CPU; see `HybridIQAOutput`.
+
+    Args:
+        scores: `(batch,)`.
+        patch_scores: `(batch, native patches)`.
+        features: `(batch, num_features)` with the pooled head, else None.
+    """
+
+    scores: torch.Tensor
+    patch_scores: torch.Tensor
+    features: torch.Tensor | None = None
+
+
 class Engine(Protocol):
-    """Scorer of patches. An image's scores depend neither on the other images of a call nor on their number.
+    """Scorer of images. An image's scores depend neither on the other images of a call nor on their number.
 
     On a GPU they may, by up to 1e-5 in float32, unless the engine was loaded as `exact`.
 
@@ -48,8 +64,8 @@ class Engine(Protocol):
     config: PretrainedConfig
     image_processor: Any  # a HybridIQAImageProcessor; no checker knows the class, which is loaded with the checkpoint
 
-    def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
+    def score_patches(self, patches: torch.Tensor) -> EngineOutput:
+        """Score images of `(batch, patches, 3, height, width)`, uint8 RGB."""
 
 
 def load_engine(

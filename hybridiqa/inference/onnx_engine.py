@@ -12,14 +12,19 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
+from hybridiqa.inference.engine import EngineOutput
 from hybridiqa.models import hub_code
+from hybridiqa.models.loading import find_head_type
 from hybridiqa.utils.libraries import first_line, import_optional
 
 METADATA_KEY = "hybridiqa"
-INPUT_NAME, OUTPUT_NAME = "pixel_values", "patch_scores"
+INPUT_NAME = "pixel_values"
+# Of patches `(patches, 3, height, width)`: `patch_scores (patches,)` with the hyper head, whose patches know nothing of
+# each other. With the pooled head they are all patches of one image, and there are `score (1,)` and `features`, too.
+OUTPUT_NAMES = {"hyper": ("patch_scores",), "pooled": ("score", "patch_scores", "features")}
 OF_THIS_MACHINE = ("_name_or_path", "auto_map")  # where a checkpoint lay says nothing about it
 
-CHUNK_SIZE = 5  # patches of one image that are computed together
+CHUNK_SIZE = 5  # patches of one image that are computed together, with the hyper head
 EXTERNAL_DATA = b"location"  # the key under which an .onnx file names another one, without which it names none
 OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is not quantised in the file
 
@@ -74,6 +79,27 @@ class _OnnxEngine:
             raise ValueError(f"the .onnx file is {description.dtype}, got --dtype {dtype}")
         self.config, self.image_processor = description.config, description.image_processor
         self.dtype, self.fingerprint = dtype, description.fingerprint
+        self.head_type = find_head_type(self.config)
+        self.output_names = OUTPUT_NAMES[self.head_type]
+
+    def score_patches(self, patches: torch.Tensor) -> EngineOutput:
+        """Score images of `(batch, patches, 3, height, width)`, uint8 RGB."""
+        images = [self._score_image(self.image_processor.normalize_patches(image)) for image in patches]
+        fields = {name: torch.from_numpy(np.stack([image[name] for image in images])) for name in self.output_names}
+        patch_scores = fields["patch_scores"]
+        scores = fields["score"].squeeze(1) if "score" in fields else patch_scores.mean(dim=1)
+        return EngineOutput(scores, patch_scores, fields.get("features"))
+
+    def _score_image(self, patches: torch.Tensor) -> dict[str, np.ndarray]:
+        """Return the outputs by name for the normalised patches of one image."""
+        if self.head_type == "pooled":
+            return self._run(patches)
+        chunks = [self._run(chunk)["patch_scores"] for chunk in patches.split(CHUNK_SIZE)]
+        return {"patch_scores": np.concatenate(chunks)}
+
+    def _run(self, patches: torch.Tensor) -> dict[str, np.ndarray]:
+        """Return the network's outputs by name for patches that are computed together."""
+        raise NotImplementedError
 
 
 def _read_description(metadata: str, file_name: str | Path) -> OnnxDescription:
@@ -109,13 +135,9 @@ class OnnxRuntimeEngine(_OnnxEngine):
             raise no_export_error(file_name) from error
         super().__init__(_read_description(metadata, file_name), dtype)
 
-    def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
-        rows = []
-        for image in patches:
-            chunks = self.image_processor.normalize_patches(image).split(CHUNK_SIZE)
-            rows.append(np.concatenate([self.session.run(None, {INPUT_NAME: chunk.numpy()})[0] for chunk in chunks]))
-        return torch.from_numpy(np.stack(rows))
+    def _run(self, patches: torch.Tensor) -> dict[str, np.ndarray]:
+        outputs = self.session.run(list(self.output_names), {INPUT_NAME: patches.numpy()})
+        return dict(zip(self.output_names, outputs, strict=True))
 
 
 @cache
@@ -153,28 +175,34 @@ class OpenVinoEngine(_OnnxEngine):
         super().__init__(_read_description(metadata, file_name), dtype)
         if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ValueError("--dtype bfloat16: this processor does not compute in it, float32 and int8 are accepted")
-        side = self.config.patch_size
-        model.reshape([CHUNK_SIZE, 3, side, side])
-        settings = {
+        self.settings = {
             "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[dtype],  # else it chooses bfloat16 by itself
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             # With two, one in ten int8 networks compiled by version 2026.4 gave wrong scores; with one, none of 250.
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # several processes would be bound to the same cores
         }
-        self.request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self.model, self.requests = model, dict[int, Any]()  # by the number of patches that they take
+        processor = self.image_processor
+        is_hyper = self.head_type == "hyper"
+        self._request(CHUNK_SIZE if is_hyper else processor.num_whole_patches + processor.num_patches)
 
-    def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
-        return torch.from_numpy(np.stack([self._score_image(image) for image in patches]))
+    def _request(self, num_patches: int) -> Any:
+        """Return what infers so many patches at once; it is compiled when it is first asked for."""
+        if num_patches not in self.requests:
+            side = self.config.patch_size
+            self.model.reshape([num_patches, 3, side, side])
+            compiled = openvino_core().compile_model(self.model, "CPU", self.settings)
+            self.requests[num_patches] = compiled.create_infer_request()
+        return self.requests[num_patches]
 
-    def _score_image(self, patches: torch.Tensor) -> np.ndarray:
-        scores = []
-        for chunk in self.image_processor.normalize_patches(patches).split(CHUNK_SIZE):
-            padded = torch.cat([chunk, chunk.new_zeros(CHUNK_SIZE - len(chunk), *chunk.shape[1:])])
-            self.request.infer([padded.numpy()], share_inputs=True)
-            scores.append(self.request.get_output_tensor().data[: len(chunk)].copy())
-        return np.concatenate(scores)
+    def _run(self, patches: torch.Tensor) -> dict[str, np.ndarray]:
+        count = len(patches)
+        if self.head_type == "hyper":  # one size serves all chunks
+            patches = torch.cat([patches, patches.new_zeros(CHUNK_SIZE - count, *patches.shape[1:])])
+        request = self._request(len(patches))
+        request.infer([patches.numpy()], share_inputs=True)
+        return {name: request.get_tensor(name).data[:count].copy() for name in self.output_names}
 
 
 def load_onnx_engine(

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from hybridiqa.inference.onnx_engine import (
     INPUT_NAME,
     METADATA_KEY,
-    OUTPUT_NAME,
+    OUTPUT_NAMES,
     OnnxDescription,
     OnnxRuntimeEngine,
     OpenVinoEngine,
 )
-from hybridiqa.models.loading import model_fingerprint
+from hybridiqa.models.loading import find_head_type, model_fingerprint
 from hybridiqa.utils.libraries import import_optional
 from metrics.iqa.iqa import compute_metrics
 
@@ -67,6 +68,8 @@ def quantize_backbone(network: Any, patches: torch.Tensor, image_processor: Any)
     nncf = import_optional("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     chosen = torch.linspace(0, patches.shape[1] - 1, PATCHES_AN_IMAGE).round().long().unique()
+    if getattr(image_processor, "whole_views", None):
+        chosen = torch.arange(patches.shape[1])  # the network takes all patches of an image
     images = [image_processor.normalize_patches(image[chosen]).numpy() for image in patches]
     others = [node.name for node in network.graph.node if not node.name.startswith(BACKBONE_PREFIX)]
     return nncf.quantize(
@@ -93,36 +96,40 @@ def measure_rank_correlation(float_network: bytes, int8_network: bytes, patches:
         patches: uint8 `(images, patches, 3, height, width)`.
     """
     scores = [
-        OpenVinoEngine(network, dtype, "the network").score_patches(patches).mean(dim=1).tolist()
+        OpenVinoEngine(network, dtype, "the network").score_patches(patches).scores.tolist()
         for network, dtype in ((float_network, "float32"), (int8_network, "int8"))
     ]
     return compute_metrics(scores[1], scores[0])["srcc"]
 
 
-class PatchScorer(nn.Module):
-    """Network that is exported: `pixel_values (patches, 3, height, width)` -> `patch_scores (patches,)`."""
+class ExportedNetwork(nn.Module):
+    """Network that is exported: `pixel_values (patches, 3, height, width)` -> the model's `OUTPUT_NAMES`."""
 
     def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values).patch_scores.flatten()
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if find_head_type(self.model.config) == "hyper":
+            return (self.model(pixel_values).patch_scores.flatten(),)
+        output = self.model(pixel_values.unsqueeze(0))  # all patches are of one image
+        return output.logits, output.patch_scores.flatten(), output.features.flatten()
 
 
 def export_network(model: Any, path: str) -> None:
     """Write the bare network to a file, with a dynamic number of patches and batch norm folded."""
-    side = model.config.patch_size
+    names = OUTPUT_NAMES[find_head_type(model.config)]
+    pixel_values = model.image_processor(Image.new("RGB", (9, 9)), num_patches=2)["pixel_values"][0]
     with warnings.catch_warnings():
         # It traces the checks of shapes, which is what is wanted. Its successor needs a further package.
         warnings.simplefilter("ignore", (DeprecationWarning, torch.jit.TracerWarning))
         torch.onnx.export(
-            PatchScorer(model).eval(),
-            (torch.zeros(2, 3, side, side),),
+            ExportedNetwork(model).eval(),
+            (pixel_values,),
             path,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_axes={INPUT_NAME: {0: "patches"}, OUTPUT_NAME: {0: "patches"}},
+            output_names=list(names),
+            dynamic_axes={INPUT_NAME: {0: "patches"}, "patch_scores": {0: "native patches"}},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -142,19 +149,26 @@ def describe_float(model: Any) -> OnnxDescription:
 def measure_difference(model: Any, network: bytes) -> float:
     """Return how far patch scores of torch and ONNX Runtime differ, of smooth and noisy patches in batches of 1, 5, 7.
 
+    With the pooled head these are the numbers of native patches, beside those of the whole image, and images' scores
+    are compared, too.
+
     Args:
         network: as `serialize` gives it.
     """
     session, side = OnnxRuntimeEngine(network, "float32", "the network").session, model.config.patch_size
+    names = [name for name in OUTPUT_NAMES[find_head_type(model.config)] if name != "features"]
+    exported = ExportedNetwork(model).eval()
     generator = torch.Generator().manual_seed(0)
     differences = []
     for batch_size in PARITY_BATCH_SIZES:
-        coarse = torch.rand(batch_size, 3, 7, 7, generator=generator)
+        num_patches = getattr(model.image_processor, "num_whole_patches", 0) + batch_size
+        coarse = torch.rand(num_patches, 3, 7, 7, generator=generator)
         smooth = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
-        grain = torch.rand(batch_size, 1, 1, 1, generator=generator) * torch.randn(smooth.shape, generator=generator)
+        grain = torch.rand(num_patches, 1, 1, 1, generator=generator) * torch.randn(smooth.shape, generator=generator)
         patches = (255 * (smooth + 0.3 * grain)).clamp(0, 255).to(torch.uint8)
         pixel_values = model.image_processor.normalize_patches(patches)  # (patches, 3, height, width)
         with torch.inference_mode():
-            expected = model(pixel_values).patch_scores.flatten().numpy()
-        differences.append(np.abs(session.run(None, {INPUT_NAME: pixel_values.numpy()})[0] - expected).max())
+            expected = exported(pixel_values)
+        outputs = session.run(names, {INPUT_NAME: pixel_values.numpy()})
+        differences += [np.abs(ours - theirs.numpy()).max() for ours, theirs in zip(outputs, expected, strict=False)]
     return float(max(differences))

@@ -69,6 +69,8 @@ def scorer_name(engine: Engine, choice: PatchChoice) -> str:
     processor = engine.image_processor
     sampling = choice.sampling or processor.sampling
     patches = f"{sampling}-{choice.num_patches or processor.num_patches}"
+    if whole_views := getattr(processor, "whole_views", None):  # older code has none
+        patches = f"views-{'-'.join(map(str, whole_views))} {patches}"
     if sampling == "random":
         patches += f"-seed{processor.seed}"
     return f"{engine.fingerprint} {patches} {engine.dtype} {engine.name}"
@@ -85,15 +87,17 @@ def _score_new(engine: Engine, batch: Sequence[DecodedImage], known: dict[str, S
             patches.append(torch.from_numpy(image.patches))
     if not images:
         return {}
-    patch_scores = engine.score_patches(torch.stack(patches))  # (batch, patches, 3, height, width) -> (batch, patches)
-    means, stds = patch_scores.mean(dim=1).tolist(), patch_scores.std(dim=1, correction=0).tolist()
+    output = engine.score_patches(torch.stack(patches))  # (batch, patches, 3, height, width)
+    stds = output.patch_scores.std(dim=1, correction=0).tolist()
     results = {}
-    for image, mean, std, scores in zip(images, means, stds, patch_scores.tolist(), strict=True):
-        if math.isfinite(mean):
-            row = replace(image.row, score=mean, score_std=std)
-            results[image.index] = ScoredSource(image.index, row, patch_scores=scores)
+    for image, score, std, patch_scores in zip(
+        images, output.scores.tolist(), stds, output.patch_scores.tolist(), strict=True
+    ):
+        if math.isfinite(score):
+            row = replace(image.row, score=score, score_std=std)
+            results[image.index] = ScoredSource(image.index, row, patch_scores=patch_scores)
         else:
-            row = replace(image.row, error=f"its score is {mean}, no number in {engine.dtype}")
+            row = replace(image.row, error=f"its score is {score}, no number in {engine.dtype}")
             results[image.index] = ScoredSource(image.index, row)
     return results
 

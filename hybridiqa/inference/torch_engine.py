@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from PIL import Image
 
-from hybridiqa.models.loading import load_model, model_fingerprint
-from hybridiqa.utils.devices import choose_device
+from hybridiqa.inference.engine import EngineOutput
+from hybridiqa.models.loading import model_fingerprint
 from hybridiqa.utils.libraries import first_line
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,33 +40,27 @@ class TorchEngine:
             self._compile()
 
     def _compile(self) -> None:
-        self.model.compile(dynamic=False, options={"freezing": True})  # weights as constants, packed once
-        side = self.image_processor.patch_size
+        self.model.backbone.compile(dynamic=False, options={"freezing": True})  # weights as constants, packed once
         try:
-            self.score_patches(torch.zeros(1, self.image_processor.num_patches, 3, side, side, dtype=torch.uint8))
+            self.score_patches(self.image_processor.extract_patches(Image.new("RGB", (9, 9))).unsqueeze(0))
         except RuntimeError as error:
             raise ValueError(f"--compile does not work here: {first_line(error)}") from error
 
-    def score_patches(self, patches: torch.Tensor) -> torch.Tensor:
-        """Score `(batch, patches, 3, height, width)`, uint8 RGB: `(batch, patches)`, float32, on the CPU."""
-        groups = patches.split(1) if self.exact else [patches]
-        rows = []
-        for group in groups:
-            on_device = group.to(self.device)  # as uint8, a quarter of the bytes
-            rows.append(self.model.predict_patch_scores(self.image_processor.normalize_patches(on_device)))
-        return torch.cat(rows)
+    def score_patches(self, patches: torch.Tensor) -> EngineOutput:
+        """Score images of `(batch, patches, 3, height, width)`, uint8 RGB."""
+        groups = patches.split(1 if self.exact else len(patches))
+        outputs = [self._predict(group.to(self.device)) for group in groups]  # as uint8, a quarter of the bytes
+        features = None if outputs[0].features is None else torch.cat([output.features for output in outputs])
+        return EngineOutput(
+            torch.cat([output.scores for output in outputs]),
+            torch.cat([output.patch_scores for output in outputs]),
+            features,
+        )
 
-
-def load_torch_engine(
-    model: str,
-    device: str | None,
-    dtype: str,
-    trust_remote_code: bool,
-    revision: str | None,
-    compile: bool,
-    exact: bool,
-) -> TorchEngine:
-    """Load the engine; the arguments are those of `hybridiqa.inference.engine.load_engine`."""
-    chosen = choose_device(device)
-    loaded = load_model(model, torch.device("cpu"), torch.float32, trust_remote_code, revision)
-    return TorchEngine(loaded, chosen, dtype, compile, exact)
+    def _predict(self, patches: torch.Tensor) -> EngineOutput:
+        pixel_values = self.image_processor.normalize_patches(patches)
+        if not hasattr(self.model, "predict"):  # a checkpoint's own code, older than the pooled head
+            patch_scores = self.model.predict_patch_scores(pixel_values)
+            return EngineOutput(patch_scores.mean(dim=1), patch_scores)
+        output = self.model.predict(pixel_values)
+        return EngineOutput(output.logits, output.patch_scores, output.features)

@@ -19,7 +19,10 @@ from hybridiqa.utils.hub import HUB_ID
 from hybridiqa.utils.libraries import first_line
 from hybridiqa.utils.root import ROOT
 
-OWN_FIELDS = ("patch_size", "lda_channels", "lda_width", "hyper_channels", "target_input_size", "target_widths")
+FIELDS_OF_HEADS = {
+    "hyper": ("patch_size", "lda_channels", "lda_width", "hyper_channels", "target_input_size", "target_widths"),
+    "pooled": ("head_type", "patch_size", "whole_views", "num_features", "pooled_width", "score_range"),
+}
 PROCESSOR_FIELDS = ("patch_size", "size", "image_mean", "image_std")
 
 HUB_CODE = (  # what a checkpoint brings; the images' own two files not before they were parted from the first
@@ -40,10 +43,16 @@ def _backbone_fields(config: PretrainedConfig) -> dict:
     return {name: fields[name] for name in fields.keys() - PretrainedConfig().to_dict().keys()}
 
 
+def find_head_type(config: PretrainedConfig) -> str:
+    """Return `config.head_type`, also of a checkpoint whose own code is older than the pooled head."""
+    return getattr(config, "head_type", "hyper")
+
+
 def model_fingerprint(model: PreTrainedModel) -> str:
     """Return 16 hex digits of weights (as float32), architecture and normalisation, the same on every machine.
 
-    What only says what a score means (`score_range`, `score_quantiles`) and how patches are chosen is not in it.
+    What only says what a score means (`score_quantiles`; with the hyper head `score_range`) and how patches are chosen
+    is not in it.
 
     Raises:
         RuntimeError: after `prepare_for_scoring`, which changes the weights.
@@ -52,7 +61,7 @@ def model_fingerprint(model: PreTrainedModel) -> str:
         raise RuntimeError("a fingerprint is taken before prepare_for_scoring()")
     config, processor = model.config, model.image_processor
     description = {
-        "model": {name: getattr(config, name) for name in OWN_FIELDS},
+        "model": {name: getattr(config, name) for name in FIELDS_OF_HEADS[find_head_type(config)]},
         "backbone_type": config.backbone_config.model_type,
         "backbone": _backbone_fields(config.backbone_config),
         "processor": {name: getattr(processor, name) for name in PROCESSOR_FIELDS},

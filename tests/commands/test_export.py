@@ -61,11 +61,11 @@ def patches_of(engine, num_images: int = 3, num_patches: int = 7) -> torch.Tenso
 def check_engine(engine, expected: torch.Tensor, tolerance: float) -> None:
     """Check the scores, in company and alone."""
     patches = patches_of(engine)
-    together = engine.score_patches(patches)
+    together = engine.score_patches(patches).patch_scores
     assert together.dtype == torch.float32 and together.shape == (3, 7)
     assert torch.allclose(together, expected, rtol=0, atol=tolerance)
     for index in range(3):
-        assert torch.equal(engine.score_patches(patches[index : index + 1]), together[index : index + 1])
+        assert torch.equal(engine.score_patches(patches[index : index + 1]).patch_scores, together[index : index + 1])
 
 
 TWO_ENGINES = """
@@ -93,7 +93,7 @@ def test_every_engine_gives_torchs_scores(tiny_checkpoint, float_file, engine_na
     pytest.importorskip(engine_name)
     torch_engine = load_engine(tiny_checkpoint, device="cpu")
     engine = load_engine(str(float_file), engine_name)
-    check_engine(engine, torch_engine.score_patches(patches_of(torch_engine)), 1e-4)
+    check_engine(engine, torch_engine.score_patches(patches_of(torch_engine)).patch_scores, 1e-4)
     assert (engine.name, engine.dtype, engine.device.type) == (engine_name, "float32", "cpu")
     assert engine.fingerprint == torch_engine.fingerprint
     assert engine.config.score_range == torch_engine.config.score_range
@@ -108,9 +108,9 @@ def test_openvino_computes_in_bfloat16_only_where_asked(tiny_checkpoint, float_f
         return
     exact = load_engine(str(float_file), "openvino")
     half = load_engine(str(float_file), "openvino", dtype="bfloat16")
-    expected = exact.score_patches(patches_of(exact))
+    expected = exact.score_patches(patches_of(exact)).patch_scores
     check_engine(half, expected, 0.05)
-    assert not torch.equal(half.score_patches(patches_of(half)), expected)
+    assert not torch.equal(half.score_patches(patches_of(half)).patch_scores, expected)
 
 
 def test_a_convnext_is_exported_as_well_and_its_scale_and_quantiles_go_along(tmp_path):
@@ -122,7 +122,7 @@ def test_a_convnext_is_exported_as_well_and_its_scale_and_quantiles_go_along(tmp
     assert engine.config.score_range == [0.0, 100.0] and engine.config.score_quantiles == [10.0, 20.0, 30.0]
     assert (engine.image_processor.sampling, engine.image_processor.num_patches) == ("multiscale", 9)
     torch_engine = load_engine(str(tmp_path / "model"), device="cpu")
-    check_engine(engine, torch_engine.score_patches(patches_of(torch_engine)), 1e-3)
+    check_engine(engine, torch_engine.score_patches(patches_of(torch_engine)).patch_scores, 1e-3)
 
 
 def test_a_file_says_nothing_of_the_machine_it_was_made_on(float_file, tiny_checkpoint):
@@ -135,7 +135,7 @@ def test_a_file_says_nothing_of_the_machine_it_was_made_on(float_file, tiny_chec
 @pytest.mark.parametrize("engine_name", ["onnxruntime", "openvino"])
 def test_int8_scores_near_float_and_is_a_scorer_of_its_own(int8_file, float_file, engine_name):
     engine, exact = load_engine(str(int8_file), engine_name, dtype="int8"), load_engine(str(float_file), "onnxruntime")
-    check_engine(engine, exact.score_patches(patches_of(exact)), 0.2)
+    check_engine(engine, exact.score_patches(patches_of(exact)).patch_scores, 0.2)
     assert engine.fingerprint != exact.fingerprint
     assert engine.fingerprint == load_engine(str(int8_file), "onnxruntime", dtype="int8").fingerprint
 

@@ -249,10 +249,8 @@ def test_a_used_output_folder_and_a_folder_without_a_dataset_are_refused(prepare
 
 def test_a_loss_that_is_not_finite_stops_the_run(prepared, tiny_config, tmp_path, monkeypatch, capsys):
     model_class = hub_code.HybridIQAModel
-    score_patches = model_class._score_patches
-    monkeypatch.setattr(
-        model_class, "_score_patches", lambda self, patches: score_patches(self, patches) * float("nan")
-    )
+    read_patches = model_class._read_patches
+    monkeypatch.setattr(model_class, "_read_patches", lambda self, patches: read_patches(self, patches) * float("nan"))
     assert train.main(arguments(prepared, tmp_path / "out", "--config", str(tiny_config), "--from_scratch")) == 1
     assert "the loss or a gradient is not finite in step 1 (epoch 1, step 1)" in capsys.readouterr().err
 
@@ -380,13 +378,13 @@ def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_names_the_batc
     prepared, tiny_config, tmp_path, monkeypatch, capsys
 ):
     model_class = hub_code.HybridIQAModel
-    score_patches, calls = model_class._score_patches, []
+    read_patches, calls = model_class._read_patches, []
 
     def turn_nan(self, patches):
         calls.append(self.training)
-        return score_patches(self, patches) * (float("nan") if sum(calls) == 4 else 1.0)
+        return read_patches(self, patches) * (float("nan") if sum(calls) == 4 else 1.0)
 
-    monkeypatch.setattr(model_class, "_score_patches", turn_nan)
+    monkeypatch.setattr(model_class, "_read_patches", turn_nan)
     assert small_run(prepared, tiny_config, tmp_path / "out", "--save_steps", "2", "--logging_steps", "1") == 1
     error = capsys.readouterr().err
     assert (
@@ -404,7 +402,7 @@ def test_a_loss_that_turns_nan_keeps_the_last_good_checkpoint_and_names_the_batc
     )
     expected = sorted({data["path"][int(index)] for index in order.pair_images[order.blocks.order(0)[48:64]]})
     assert error.strip().endswith(f"look at the batch's images: {', '.join(expected)}")
-    monkeypatch.setattr(model_class, "_score_patches", score_patches)
+    monkeypatch.setattr(model_class, "_read_patches", read_patches)
     assert small_run(prepared, tiny_config, tmp_path / "out", "--save_steps", "2", "--resume") == 0
 
 

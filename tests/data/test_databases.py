@@ -169,6 +169,19 @@ def make_ava(root: Path) -> dict:
     }
 
 
+def make_biq2021(root: Path) -> dict:
+    (root / "Train (Images and MOS).csv").write_text("Image Name,MOS,,\nss01 (2).jpg,0.8471,,\nss03 (10).jpg,0.25,,\n")
+    (root / "Test (Images and MOS).csv").write_text("Image Name,MOS\nss02 (7).jpg,0.7321\n")
+    save_images(
+        root / "Images", ["ss01 (2).jpg", "ss02 (7).jpg", "SS03 (10).jpg"]
+    )  # the release has one such name, too
+    return {
+        "Images/ss01 (2).jpg": (0.8471, None, "train"),
+        "Images/SS03 (10).jpg": (0.25, None, "train"),
+        "Images/ss02 (7).jpg": (0.7321, None, "test"),
+    }
+
+
 def make_hecd(root: Path) -> dict:
     (root / "Data").mkdir(parents=True)
     (root / "Data/mean_zscores.csv").write_text(

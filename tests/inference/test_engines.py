@@ -23,7 +23,7 @@ def test_torch_gives_the_bits_of_the_prepared_model(tiny_checkpoint):
     model = AutoModel.from_pretrained(tiny_checkpoint, trust_remote_code=True).prepare_for_scoring()
     patches = patches_of(engine, num_patches=9)
     expected = model.predict_patch_scores(model.image_processor.normalize_patches(patches))
-    assert torch.equal(engine.score_patches(patches), expected)
+    assert torch.equal(engine.score_patches(patches).patch_scores, expected)
     assert (engine.name, engine.dtype, engine.device.type) == ("torch", "float32", "cpu")
     assert engine.config.score_range == [1.0, 9.0]
 
@@ -40,10 +40,10 @@ def test_the_embedded_checkpoint_prepared_for_scoring_gives_the_same_scores():
 def test_a_score_does_not_depend_on_company_in_torch(tiny_checkpoint, dtype):
     engine = load_engine(tiny_checkpoint, device="cpu", dtype=dtype)
     patches = patches_of(engine, num_patches=7)
-    together = engine.score_patches(patches)
+    together = engine.score_patches(patches).patch_scores
     assert together.shape == (3, 7) and together.dtype == torch.float32
     for index in range(3):
-        assert torch.equal(engine.score_patches(patches[index : index + 1]), together[index : index + 1])
+        assert torch.equal(engine.score_patches(patches[index : index + 1]).patch_scores, together[index : index + 1])
 
 
 def test_half_precision_is_folded_in_float32_first(tiny_checkpoint):
@@ -51,7 +51,9 @@ def test_half_precision_is_folded_in_float32_first(tiny_checkpoint):
     convolution = full.model.backbone.embedder.embedder.convolution
     halved = half.model.backbone.embedder.embedder.convolution
     assert torch.equal(halved.weight, convolution.weight.bfloat16())
-    assert torch.allclose(full.score_patches(patches_of(full)), half.score_patches(patches_of(half)), atol=0.05)
+    assert torch.allclose(
+        full.score_patches(patches_of(full)).patch_scores, half.score_patches(patches_of(half)).patch_scores, atol=0.05
+    )
 
 
 def test_a_fingerprint_tells_weights_architecture_and_normalisation(tmp_path, tiny_checkpoint):
@@ -100,6 +102,6 @@ def test_compiled_scores_are_the_same_and_do_not_depend_on_company(tiny_checkpoi
     plain = load_engine(tiny_checkpoint, device="cpu")
     compiled = load_engine(tiny_checkpoint, device="cpu", compile=True)
     patches = patches_of(plain, num_patches=7)
-    together = compiled.score_patches(patches)
-    assert torch.allclose(together, plain.score_patches(patches), rtol=0, atol=1e-5)
-    assert torch.equal(compiled.score_patches(patches[1:2]), together[1:2])
+    together = compiled.score_patches(patches).patch_scores
+    assert torch.allclose(together, plain.score_patches(patches).patch_scores, rtol=0, atol=1e-5)
+    assert torch.equal(compiled.score_patches(patches[1:2]).patch_scores, together[1:2])
