@@ -240,6 +240,11 @@ class PooledHead(nn.Module):
 
         return super()._apply(keep_dtype, recurse)
 
+    @property
+    def is_standardised(self) -> bool:
+        """Return whether `fit_statistics` was called, here or before the head was saved."""
+        return bool((self.statistics_mean != 0).any())
+
     def fit_statistics(self, statistics: torch.Tensor) -> None:
         """Standardise by the mean and the standard deviation of these images' statistics `(images, statistics)`."""
         std, mean = torch.std_mean(statistics.to(self.statistics_std), dim=0, correction=0)
@@ -637,7 +642,7 @@ class HybridIQAModel(PreTrainedModel):
             return HybridIQAOutput(logits=readings.mean(dim=1), patch_scores=readings)
         head = self.pooled_head
         whole, native = self._split_views(readings)
-        features = head.to_features(torch.cat([whole, native.mean(dim=1)], dim=1))
+        features = head.to_features(self._join_views(whole, native))
         patch_scores = None
         if not self.training:
             num_native = native.shape[1]
@@ -657,6 +662,11 @@ class HybridIQAModel(PreTrainedModel):
         *whole, native = statistics.split([*num_tiles, statistics.shape[1] - sum(num_tiles)], dim=1)
         empty = statistics.new_zeros(len(statistics), 0)
         return torch.cat([empty, *(view.mean(dim=1) for view in whole)], dim=1), native
+
+    @staticmethod
+    def _join_views(whole: torch.Tensor, native: torch.Tensor) -> torch.Tensor:
+        """Return all of an image's statistics `(batch, statistics)` from what `_split_views` gives."""
+        return torch.cat([whole, native.mean(dim=1)], dim=1)
 
     def _stage_maps(self, patches: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
@@ -711,20 +721,38 @@ class HybridIQAModel(PreTrainedModel):
         Raises:
             ValueError: another shape.
         """
+        with self._evaluating(), torch.inference_mode():
+            outputs = [self._score_images(readings) for readings in self._iterate_readings(pixel_values)]
+        fields = {name: torch.cat([output[name] for output in outputs]).float().cpu() for name in outputs[0]}
+        return HybridIQAOutput(**fields)
+
+    def read_views(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return the statistics that the pooled head standardises, in evaluation mode and without gradients.
+
+        Args:
+            pixel_values: `(batch, patches, 3, patch_size, patch_size)`, as the image processor gives them.
+
+        Returns:
+            `(batch, statistics)`, float32, on the CPU: those of the whole views, then of the native patches.
+
+        Raises:
+            ValueError: another shape.
+        """
+        with self._evaluating(), torch.inference_mode():
+            rows = [self._join_views(*self._split_views(each)) for each in self._iterate_readings(pixel_values)]
+        return torch.cat(rows).float().cpu()
+
+    def _iterate_readings(self, pixel_values: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield what `_read_patches` gives, `(images, patches, ...)`; on a CPU one image, a few patches at a time."""
         self._check_shape(pixel_values)
         if pixel_values.ndim == 4:
             pixel_values = pixel_values.unsqueeze(1)  # (batch, 1, 3, height, width)
         is_on_cpu = self.device.type == "cpu"
-        outputs = []
-        with self._evaluating(), torch.inference_mode():
-            for images in pixel_values.split(1 if is_on_cpu else len(pixel_values)):
-                patches = images.flatten(0, 1).to(self.device)
-                readings = [
-                    self._read_patches(chunk) for chunk in patches.split(CPU_CHUNK_SIZE if is_on_cpu else len(patches))
-                ]
-                outputs.append(self._score_images(torch.cat(readings).unflatten(0, images.shape[:2])))
-            fields = {name: [output[name] for output in outputs] for name in outputs[0]}
-            return HybridIQAOutput(**{name: torch.cat(tensors).float().cpu() for name, tensors in fields.items()})
+        for images in pixel_values.split(1 if is_on_cpu else len(pixel_values)):
+            patches = images.flatten(0, 1).to(self.device)
+            chunks = patches.split(CPU_CHUNK_SIZE if is_on_cpu else len(patches))
+            readings = torch.cat([self._read_patches(chunk) for chunk in chunks])
+            yield readings.unflatten(0, images.shape[:2])
 
     def predict_patch_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the `patch_scores` of `predict`: `(batch, native patches)`, float32, on the CPU."""

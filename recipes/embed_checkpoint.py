@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from hybridiqa.data.loading import iterate_images, load_prepared
+from hybridiqa.data.loading import DatasetImages, load_prepared
 from hybridiqa.models.loading import load_model
 from hybridiqa.models.percentiles import score_quantiles
 from hybridiqa.utils.cli import exit_status
@@ -60,7 +60,7 @@ def embed(trained_dir: Path, dataset: Path, target_dir: Path) -> int:
     model = load_model(trained_dir, dtype=torch.float32)  # config.json then says float32, whatever the file holds
     model.config.num_patches = model.image_processor.num_patches = NUM_PATCHES
     validation = load_prepared(dataset, ["validation"])["validation"]
-    scores = torch.cat([model.score(image) for image in iterate_images(validation)])
+    scores = torch.cat([model.score(image) for image in DatasetImages(validation)])
     scores = calibrate(model, scores, torch.tensor(validation["score"][:]))
     model.config.score_quantiles = score_quantiles(scores.tolist())
     halved = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}

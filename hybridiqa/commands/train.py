@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import statistics
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,16 +29,19 @@ from accelerate.utils import parse_flag_from_env, set_seed
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import HfArgumentParser
 
-from hybridiqa.data.loading import dataset_hash, load_prepared
+from hybridiqa.data.loading import DatasetImages, ResidentImages, dataset_hash, load_prepared
 from hybridiqa.data.splits import split_by_group
-from hybridiqa.models.loading import load_model
+from hybridiqa.models import hub_code
+from hybridiqa.models.loading import find_head_type, load_model
 from hybridiqa.organize.actions import DISK_FULL
+from hybridiqa.training import checkpoints
 from hybridiqa.training.arguments import ARGUMENTS_FILE, TrainingArguments
 from hybridiqa.training.checkpoints import WriteError, latest_state, write_reason
 from hybridiqa.training.model import build_model
+from hybridiqa.training.pooled import PooledTrainer, load_sources
 from hybridiqa.training.report import METRICS_FILE, write_run
 from hybridiqa.training.stopping import STATUS_OF_SIGNALS, Stopped, StopSignals, is_speaking_process
-from hybridiqa.training.trainer import GROUP_NAMES, Split, Trainer, format_metrics
+from hybridiqa.training.trainer import GROUP_NAMES, Progress, Split, Trainer, format_metrics
 from hybridiqa.utils.atomic import write_json
 from hybridiqa.utils.cli import CommandFailure, exit_status
 from hybridiqa.utils.hub import MODEL_FILES, WEIGHTS, HubRepository, PushError, push_folder
@@ -47,6 +51,7 @@ from hybridiqa.utils.memory import freed_memory_kept
 logger = get_logger(__name__)
 
 CHECKPOINTS_FOLDER = "checkpoints"
+STATISTICS_FOLDER = "statistics"
 BYTES_PER_WEIGHT = 4  # float32; a trained weight has a gradient and Lion's momentum beside it
 
 
@@ -98,7 +103,7 @@ def check_scores(splits: DatasetDict, score_range: list[float]) -> None:
             )
 
 
-def summarize(trainer: Trainer, data: dict[str, Split]) -> str:
+def summarize(trainer: Trainer, data: dict[str, Split[ResidentImages]]) -> str:
     """Return what the run will do, before its first step."""
     args, accelerator, model = trainer.args, trainer.accelerator, trainer.model
     num_steps = args.num_epochs * trainer.steps_per_epoch
@@ -130,32 +135,20 @@ def run_once(
     set_seed(args.seed)
     with accelerator.main_process_first():  # which may have to fetch or copy what the others then find
         model = build_model(args)
-    check_scores(splits, model.config.score_range)
+    if not args.more_datasets or args.calibrate_on in (None, args.dataset):
+        check_scores(splits, model.config.score_range)
     data_hash = dataset_hash(splits)
-    data = {
-        name: Split.load(split, accelerator.device if name == "train" else torch.device("cpu"), args, name)
-        for name, split in splits.items()
-    }
-    if accelerator.is_main_process:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(output_dir / ARGUMENTS_FILE, asdict(args))
-    if args.report_to:
-        accelerator.project_configuration.set_directories(str(output_dir))
-        accelerator.init_trackers("hybridIQA", {name: str(value) for name, value in asdict(args).items()})
-    model.to(accelerator.device, memory_format=torch.channels_last)
-    checkpoints_dir = output_dir / CHECKPOINTS_FOLDER
-    trainer = Trainer(args, model, data["train"], data["validation"], accelerator, checkpoints_dir, data_hash, signals)
-    logger.info(summarize(trainer, data))
-    if args.resume and not trainer.resume():
-        if (output_dir / METRICS_FILE).exists():
-            raise ValueError(f"--resume: {output_dir} holds a run that is complete and has no checkpoint to go on from")
-        logger.info(f"no checkpoint in {checkpoints_dir}: begins at the first step")
-    progress = trainer.fit()
+    data: Mapping[str, Split]
+    if find_head_type(model.config) == "pooled":
+        _begin_output(args, accelerator, output_dir)
+        data, progress = fit_pooled_head(args, splits, model, accelerator, output_dir)
+    else:
+        data, progress = fit_network(args, splits, model, accelerator, output_dir, data_hash, signals)
     chosen = progress.find_best()
     if not math.isfinite(chosen["validation"]["srcc"]):
         logger.warning("SRCC is not defined on validation (too few images, or all scored alike): RMSE chose the epoch")
     with accelerator.main_process_first():
-        best = load_model(checkpoints_dir / chosen["model"], accelerator.device, torch.float32)
+        best = load_model(output_dir / CHECKPOINTS_FOLDER / chosen["model"], accelerator.device, torch.float32)
     results = write_run(best, data, progress, args, accelerator, output_dir, data_hash)
     for name in ("validation", "test"):
         if name in results:
@@ -166,6 +159,74 @@ def run_once(
     accelerator.wait_for_everyone()  # the main process is still writing
     accelerator.free_memory()
     return results
+
+
+def _begin_output(args: TrainingArguments, accelerator: Accelerator, output_dir: Path) -> None:
+    """Write the run's arguments into its folder, and let its trackers begin."""
+    if accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_json(output_dir / ARGUMENTS_FILE, asdict(args))
+    if args.report_to:
+        accelerator.project_configuration.set_directories(str(output_dir))
+        accelerator.init_trackers("hybridIQA", {name: str(value) for name, value in asdict(args).items()})
+
+
+def _refuse_complete(args: TrainingArguments, output_dir: Path) -> None:
+    """Raise ValueError where a run that is complete is to go on without a checkpoint."""
+    if args.resume and (output_dir / METRICS_FILE).exists():
+        raise ValueError(f"--resume: {output_dir} holds a run that is complete and has no checkpoint to go on from")
+
+
+def fit_network(
+    args: TrainingArguments,
+    splits: DatasetDict,
+    model: hub_code.HybridIQAModel,
+    accelerator: Accelerator,
+    output_dir: Path,
+    data_hash: str,
+    signals: StopSignals,
+) -> tuple[dict[str, Split[ResidentImages]], Progress]:
+    """Train a model with the hyper head, patch by patch; return the splits and what the run came to."""
+    data = {
+        name: Split.load(split, accelerator.device if name == "train" else torch.device("cpu"), args, name)
+        for name, split in splits.items()
+    }
+    _begin_output(args, accelerator, output_dir)
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    checkpoints_dir = output_dir / CHECKPOINTS_FOLDER
+    trainer = Trainer(args, model, data["train"], data["validation"], accelerator, checkpoints_dir, data_hash, signals)
+    logger.info(summarize(trainer, data))
+    if args.resume and not trainer.resume():
+        _refuse_complete(args, output_dir)
+        logger.info(f"no checkpoint in {checkpoints_dir}: begins at the first step")
+    return data, trainer.fit()
+
+
+def fit_pooled_head(
+    args: TrainingArguments,
+    splits: DatasetDict,
+    model: hub_code.HybridIQAModel,
+    accelerator: Accelerator,
+    output_dir: Path,
+) -> tuple[dict[str, Split[DatasetImages]], Progress]:
+    """Train a pooled head on the frozen backbone; return the splits of --dataset and what the run came to."""
+    _refuse_complete(args, output_dir)
+    checkpoints_dir = output_dir / CHECKPOINTS_FOLDER
+    folder = Path(args.statistics_dir) if args.statistics_dir else checkpoints_dir / STATISTICS_FOLDER
+    datasets = {args.dataset: splits}
+    for name in args.more_datasets:
+        datasets[name] = load_prepared(name, ("train", "validation"))
+        check_scores(datasets[name], model.config.score_range if name == args.calibrate_on else [-math.inf, math.inf])
+    model.to(accelerator.device)
+    sources = load_sources(datasets, model, args, accelerator, folder)
+    trainer = PooledTrainer(model, sources, args)
+    trainer.fit()
+    progress = Progress(step=args.pooled_steps, losses=trainer.losses, history=trainer.history)
+    epoch = trainer.find_best()["epoch"]
+    num_bytes = model.get_memory_footprint()
+    name = checkpoints.save_model(accelerator, checkpoints_dir, epoch, model, model.state_dict(), num_bytes)
+    progress.best = trainer.find_best() | {"model": name}
+    return {name: Split.open(split, name) for name, split in splits.items()}, progress
 
 
 def resplit(dataset: Dataset, shares: dict[str, float], seed: int) -> DatasetDict:

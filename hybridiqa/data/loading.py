@@ -167,10 +167,25 @@ def _pixels(image: PILImage) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def iterate_images(dataset: Dataset) -> Iterator[PILImage]:
-    """Yield every row's image, RGB."""
-    for row in _image_rows(dataset):
-        yield hub_code.load_image(_image_bytes(row["image"]))
+class DatasetImages:
+    """Images of a prepared split, RGB, each decoded when it is asked for.
+
+    Args:
+        name: of the split, for the error about an image that cannot be read, a ValueError.
+    """
+
+    def __init__(self, dataset: Dataset, name: str = ""):
+        self.dataset, self.name, self.rows = dataset, name, _image_rows(dataset)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> PILImage:
+        with _naming_row(self.dataset, self.name, index):
+            return hub_code.load_image(_image_bytes(self.rows[index]["image"]))
+
+    def __iter__(self) -> Iterator[PILImage]:
+        return map(self.__getitem__, range(len(self)))
 
 
 def _image_rows(dataset: Dataset, *columns: str) -> Dataset:

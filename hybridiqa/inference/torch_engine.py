@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from hybridiqa.inference.engine import EngineOutput
-from hybridiqa.models.loading import model_fingerprint
+from hybridiqa.models.loading import load_model, model_fingerprint
+from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.libraries import first_line
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,11 +51,11 @@ class TorchEngine:
         """Score images of `(batch, patches, 3, height, width)`, uint8 RGB."""
         groups = patches.split(1 if self.exact else len(patches))
         outputs = [self._predict(group.to(self.device)) for group in groups]  # as uint8, a quarter of the bytes
-        features = None if outputs[0].features is None else torch.cat([output.features for output in outputs])
+        features = [output.features for output in outputs if output.features is not None]
         return EngineOutput(
             torch.cat([output.scores for output in outputs]),
             torch.cat([output.patch_scores for output in outputs]),
-            features,
+            torch.cat(features) if features else None,
         )
 
     def _predict(self, patches: torch.Tensor) -> EngineOutput:
@@ -64,3 +65,18 @@ class TorchEngine:
             return EngineOutput(patch_scores.mean(dim=1), patch_scores)
         output = self.model.predict(pixel_values)
         return EngineOutput(output.logits, output.patch_scores, output.features)
+
+
+def load_torch_engine(
+    model: str,
+    device: str | None,
+    dtype: str,
+    trust_remote_code: bool,
+    revision: str | None,
+    compile: bool,
+    exact: bool,
+) -> TorchEngine:
+    """Load the engine; the arguments are those of `hybridiqa.inference.engine.load_engine`."""
+    chosen = choose_device(device)
+    loaded = load_model(model, torch.device("cpu"), torch.float32, trust_remote_code, revision)
+    return TorchEngine(loaded, chosen, dtype, compile, exact)

@@ -57,18 +57,33 @@ def model_fingerprint(model: PreTrainedModel) -> str:
     Raises:
         RuntimeError: after `prepare_for_scoring`, which changes the weights.
     """
+    fields = {name: getattr(model.config, name) for name in FIELDS_OF_HEADS[find_head_type(model.config)]}
+    return _fingerprint(model, "", {"model": fields})
+
+
+def views_fingerprint(model: PreTrainedModel) -> str:
+    """Return 16 hex digits of all that a pooled head's statistics depend on besides the image: backbone and views.
+
+    Raises:
+        RuntimeError: after `prepare_for_scoring`, which changes the weights.
+    """
+    processor = model.image_processor
+    names = ("whole_views", "num_patches", "sampling", "seed")
+    return _fingerprint(model, "backbone.", {"views": {name: getattr(processor, name) for name in names}})
+
+
+def _fingerprint(model: PreTrainedModel, prefix: str, fields: dict) -> str:
+    """Return 16 hex digits of the weights whose names begin with a prefix, of backbone, processor and `fields`."""
     if model.is_prepared_for_scoring:
         raise RuntimeError("a fingerprint is taken before prepare_for_scoring()")
-    config, processor = model.config, model.image_processor
-    description = {
-        "model": {name: getattr(config, name) for name in FIELDS_OF_HEADS[find_head_type(config)]},
-        "backbone_type": config.backbone_config.model_type,
-        "backbone": _backbone_fields(config.backbone_config),
-        "processor": {name: getattr(processor, name) for name in PROCESSOR_FIELDS},
+    description = fields | {
+        "backbone_type": model.config.backbone_config.model_type,
+        "backbone": _backbone_fields(model.config.backbone_config),
+        "processor": {name: getattr(model.image_processor, name) for name in PROCESSOR_FIELDS},
     }
     digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
-        if not name.endswith("num_batches_tracked"):
+        if name.startswith(prefix) and not name.endswith("num_batches_tracked"):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()

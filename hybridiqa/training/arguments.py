@@ -26,8 +26,11 @@ COUNTS = (
     "logging_steps",
     "num_workers",
     "num_resamples",
+    "pooled_steps",
+    "pooled_batch_size",
 )
 OPTIONAL_COUNTS = ("max_steps", "early_stopping_patience", "num_repeats")
+HEAD_TYPES = hub_constant("configuration_hybridiqa", "HEAD_TYPES")
 MAX_PATCHES = hub_constant("configuration_hybridiqa", "MAX_PATCHES")
 SAMPLINGS = hub_constant("image_processing_hybridiqa", "SAMPLINGS")
 # What may differ when a run goes on: none of it changes what a step computes.
@@ -59,6 +62,9 @@ class TrainingArguments:
     init_from: str | None = _option(None, "start from a whole checkpoint: folder or Hub id")
     trust_remote_code: bool = _option(False, "run code that --init_from's Hub checkpoint brings")
     model_revision: str | None = _option(None, "of --init_from on the Hub: branch, tag or commit (default: the newest)")
+    head_type: str | None = _option(
+        None, "hyper or pooled (default: what --config or --init_from has, else hyper); pooled freezes the backbone"
+    )
     freeze_backbone: bool = _option(False, "train only the LDA modules and the hyper network")
     freeze_batch_norm: bool = _option(False, "normalise by the statistics that the start brings (small batches)")
     score_range: list[float] | None = field(
@@ -107,6 +113,28 @@ class TrainingArguments:
         None, "grid, multiscale or random patches in validation and test; the checkpoint keeps it (default: its own)"
     )
 
+    more_datasets: list[str] = field(
+        default_factory=list,
+        metadata={"help": "pooled head: further datasets; images are compared within one dataset, never across"},
+    )
+    compare_within_groups: list[str] = field(
+        default_factory=list, metadata={"help": "pooled head: those of the datasets whose groups are compared apart"}
+    )
+    calibrate_on: str | None = _option(
+        None, "pooled head: the dataset whose scores say what a score means (default: --dataset)"
+    )
+    pooled_steps: int = _option(1500, "pooled head: updates, each from one batch of every dataset")
+    pooled_batch_size: int = _option(128, "pooled head: images of a dataset in a step, all pairs of them compared")
+    pooled_learning_rate: float = _option(1e-3, "pooled head: AdamW's, which falls to 0 as a cosine")
+    pooled_weight_decay: float = _option(1e-2, "pooled head: AdamW's")
+    pair_margin: float = _option(
+        0.1, "pooled head: pairs whose scores differ by less are not compared, in standard deviations of the scores"
+    )
+    regression_weight: float = _option(0.5, "pooled head: of L1 to the scores of each dataset, beside the pairs' loss")
+    statistics_dir: str | None = _option(
+        None, "pooled head: folder that keeps what the backbone says of each image, for further runs (default: none)"
+    )
+
     mixed_precision: str | None = _option(None, "no, fp16 or bf16 (default: bf16 where the device computes it)")
     compile: bool = _option(False, "compile the backbone with torch.compile: slow to start, faster steps")
     seed: int = _option(0, "of initialisation, order and patches")
@@ -142,14 +170,15 @@ class TrainingArguments:
             raise ValueError(f"--num_eval_patches must be at most {MAX_PATCHES}, got {self.num_eval_patches}")
         if self.score_range and not (len(self.score_range) == 2 and self.score_range[0] < self.score_range[1]):
             raise ValueError(f"--score_range must be MIN MAX with MIN < MAX, got {self.score_range}")
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "pooled_learning_rate"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"--{name} must be above 0, got {getattr(self, name)}")
         if self.mixed_precision not in (None, "no", "fp16", "bf16"):
             raise ValueError(f"--mixed_precision must be no, fp16 or bf16, got {self.mixed_precision}")
         if self.eval_sampling not in (None, *SAMPLINGS):
             raise ValueError(f"--eval_sampling must be {', '.join(SAMPLINGS)}, got {self.eval_sampling}")
-        factors = ("lr_decay_factor", "weight_decay", "hyper_learning_rate_factor", "ranking_weight")
+        factors = ["lr_decay_factor", "weight_decay", "hyper_learning_rate_factor", "ranking_weight"]
+        factors += ["pooled_weight_decay", "pair_margin", "regression_weight"]
         for name in ("beta1", "beta2", *factors):
             limit = 1 if name.startswith("beta") else math.inf
             if not 0 <= getattr(self, name) < limit:
@@ -165,6 +194,7 @@ class TrainingArguments:
         except re.error as error:
             raise ValueError(f"--ranking_pattern {self.ranking_pattern!r} is no regular expression: {error}") from error
         self.patch_options(patch_size=1)  # checks what it is given
+        self._check_sources()
         self._check_push()
         self._check_output()
 
@@ -176,6 +206,20 @@ class TrainingArguments:
             raise ValueError("--compile and --gradient_checkpointing cannot be combined")
         if self.config and self.init_from:
             raise ValueError("--config has no effect with --init_from, whose checkpoint brings its own")
+
+    def _check_sources(self) -> None:
+        if self.head_type not in (None, *HEAD_TYPES):
+            raise ValueError(f"--head_type must be {' or '.join(HEAD_TYPES)}, got {self.head_type}")
+        datasets = [self.dataset, *self.more_datasets]
+        if len(set(datasets)) < len(datasets):
+            raise ValueError(f"--more_datasets must be other ones than --dataset, each once, got {', '.join(datasets)}")
+        chosen = {"compare_within_groups": self.compare_within_groups}
+        chosen["calibrate_on"] = [self.calibrate_on] if self.calibrate_on else []
+        for name, values in chosen.items():
+            if others := [value for value in values if value not in datasets]:
+                raise ValueError(f"--{name} must be among the datasets {', '.join(datasets)}, got {others[0]}")
+        if self.more_datasets and self.num_repeats is not None:
+            raise ValueError("--num_repeats splits one dataset anew, and --more_datasets names others")
 
     def _check_push(self) -> None:
         if self.push_to_hub and self.hub_model_id is None:

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from hybridiqa.models import hub_code
 from hybridiqa.models.backbones import DEFAULT_BACKBONE, load_backbone
-from hybridiqa.models.loading import load_model
+from hybridiqa.models.loading import find_head_type, load_model
 from hybridiqa.training.arguments import TrainingArguments
 
 
@@ -21,12 +21,17 @@ def build_model(args: TrainingArguments) -> hub_code.HybridIQAModel:
     model: hub_code.HybridIQAModel
     if args.init_from:
         model = load_model(args.init_from, None, torch.float32, args.trust_remote_code, args.model_revision)
+        if args.head_type not in (None, find_head_type(model.config)):
+            model = _with_new_head(model, args.head_type)
     else:
         model = _build_from_backbone(args)
     if args.score_range:
         model.config.score_range = args.score_range
-    if args.freeze_backbone:
+    is_pooled = find_head_type(model.config) == "pooled"
+    if args.freeze_backbone or is_pooled:
         model.freeze_backbone()
+    if args.more_datasets and not is_pooled:
+        raise ValueError("--more_datasets are for the pooled head: --head_type pooled")
     if args.gradient_checkpointing:
         # transformers 5.23 renamed it
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -36,6 +41,24 @@ def build_model(args: TrainingArguments) -> hub_code.HybridIQAModel:
     model.image_processor.num_patches = args.num_eval_patches  # what is measured is what users load
     model.image_processor.sampling = args.eval_sampling or model.image_processor.sampling
     return model
+
+
+def _with_new_head(model: hub_code.HybridIQAModel, head_type: str) -> hub_code.HybridIQAModel:
+    """Return a model with another head, fresh, on the backbone of one that was loaded."""
+    config, processor = model.config, model.image_processor
+    model_class = hub_code.HybridIQAModel
+    new_config = model_class.config_class(
+        backbone_config=config.backbone_config,
+        patch_size=config.patch_size,
+        num_patches=config.num_patches,
+        score_range=config.score_range,
+        head_type=head_type,
+    )
+    new = model_class(new_config)
+    new.backbone.load_state_dict(model.backbone.state_dict())
+    new.image_processor.image_mean, new.image_processor.image_std = processor.image_mean, processor.image_std
+    new.notices = model.notices
+    return new
 
 
 def _read_config(path: str) -> PretrainedConfig:
@@ -52,8 +75,11 @@ def _read_config(path: str) -> PretrainedConfig:
 def _build_from_backbone(args: TrainingArguments) -> hub_code.HybridIQAModel:
     model_class = hub_code.HybridIQAModel
     config = _read_config(args.config) if args.config else None
+    if config and args.head_type not in (None, config.head_type):
+        raise ValueError(f"--head_type is {args.head_type}, and --config describes the head {config.head_type}")
+    head_type = args.head_type or "hyper"
     if args.from_scratch:
-        return model_class(config or model_class.config_class())
+        return model_class(config or model_class.config_class(head_type=head_type))
     try:
         backbone = load_backbone(
             args.pretrained_backbone or DEFAULT_BACKBONE, config.backbone_config if config else None
@@ -63,7 +89,7 @@ def _build_from_backbone(args: TrainingArguments) -> hub_code.HybridIQAModel:
             "" if args.pretrained_backbone else "; offline, choose --pretrained_backbone, --init_from or --from_scratch"
         )
         raise ValueError(f"{error}{hint}") from error
-    model = model_class(config or model_class.config_class(backbone_config=backbone.config))
+    model = model_class(config or model_class.config_class(backbone_config=backbone.config, head_type=head_type))
     model.backbone.load_state_dict(backbone.state_dict())
     return model
 

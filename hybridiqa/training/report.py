@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -30,7 +31,7 @@ def _write_rows(path: Path, header: list[str], rows: list[list]) -> None:
 
 def write_run(
     model: hub_code.HybridIQAModel,
-    data: dict[str, Split],
+    data: Mapping[str, Split],
     progress: Progress,
     args: TrainingArguments,
     accelerator: Accelerator,
@@ -80,7 +81,7 @@ def write_run(
 
 
 def _write_report(
-    output_dir: Path, data: dict[str, Split], predictions: dict[str, list[float]], progress: Progress
+    output_dir: Path, data: Mapping[str, Split], predictions: dict[str, list[float]], progress: Progress
 ) -> None:
     """Write predictions, losses and plots."""
     rows = [
@@ -97,7 +98,7 @@ def _write_report(
 
 def _card_facts(
     model: hub_code.HybridIQAModel,
-    data: dict[str, Split],
+    data: Mapping[str, Split],
     results: dict,
     args: TrainingArguments,
     accelerator: Accelerator,

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from hybridiqa.data.folders import group_namer
-from hybridiqa.data.loading import ResidentImages, load_resident
+from hybridiqa.data.loading import DatasetImages, ResidentImages, load_resident
 from hybridiqa.models import hub_code
 from hybridiqa.training import checkpoints
 from hybridiqa.training.arguments import TrainingArguments
@@ -57,29 +58,42 @@ def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, blocks: torch.Tenso
     return ((losses + losses.T).sum(dim=1) / num_partners.clamp(min=1)).mean()
 
 
-@dataclass
-class Split:
-    """One split in memory: the decoded images, and what is known of each."""
+def _columns(dataset: Dataset) -> tuple[list[float], list[str], list[str] | None]:
+    """Return scores, paths and groups of a prepared split."""
+    columns = dataset.column_names
+    return (
+        [float(score) for score in dataset["score"]],
+        list(dataset["path"]) if "path" in columns else [f"row {row}" for row in range(len(dataset))],
+        list(dataset["group"]) if "group" in columns else None,
+    )
 
-    images: ResidentImages
+
+Images = TypeVar("Images", ResidentImages, DatasetImages)
+
+
+@dataclass
+class Split(Generic[Images]):
+    """One split: its images, and what is known of each."""
+
+    images: Images
     scores: list[float]
     paths: list[str]
     groups: list[str] | None
 
-    @classmethod
-    def load(cls, dataset: Dataset, device: torch.device, args: TrainingArguments, name: str = "") -> Split:
+    @staticmethod
+    def open(dataset: Dataset, name: str = "") -> Split[DatasetImages]:
+        """Return a prepared split whose images are decoded one by one, each time one is asked for."""
+        return Split(DatasetImages(dataset, name), *_columns(dataset))
+
+    @staticmethod
+    def load(dataset: Dataset, device: torch.device, args: TrainingArguments, name: str = "") -> Split[ResidentImages]:
         """Decode a prepared split into memory of the device, or pinned memory where it would not fit.
 
         Args:
             name: of the split, for the error about an image that cannot be decoded.
         """
-        columns = dataset.column_names
-        return cls(
-            load_resident(dataset, device, args.device_memory_share, args.num_workers, name),
-            [float(score) for score in dataset["score"]],
-            list(dataset["path"]) if "path" in columns else [f"row {row}" for row in range(len(dataset))],
-            list(dataset["group"]) if "group" in columns else None,
-        )
+        images = load_resident(dataset, device, args.device_memory_share, args.num_workers, name)
+        return Split(images, *_columns(dataset))
 
     def find_references(self, pattern: str | None) -> list[str]:
         """Return of which reference image each image is a version: what a pattern finds in its path, or its group.
@@ -129,7 +143,7 @@ class Progress:
 
 def predict(
     model: hub_code.HybridIQAModel,
-    images: ResidentImages,
+    images: ResidentImages | DatasetImages,
     accelerator: Accelerator,
     before_image: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
@@ -188,8 +202,8 @@ class Trainer:
         self,
         args: TrainingArguments,
         model: hub_code.HybridIQAModel,
-        train_split: Split,
-        validation: Split,
+        train_split: Split[ResidentImages],
+        validation: Split[ResidentImages],
         accelerator: Accelerator,
         checkpoints_dir: Path,
         data_hash: str = "",
