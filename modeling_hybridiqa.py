@@ -603,8 +603,8 @@ class HybridIQAModel(PreTrainedModel):
         self._check_shape(pixel_values)
         if pixel_values.ndim == 4:
             pixel_values = pixel_values.unsqueeze(1)  # (batch, 1, 3, height, width)
-        readings = self._read_patches(pixel_values.flatten(0, 1)).unflatten(0, pixel_values.shape[:2])
-        output = self._score_images(readings)
+        readings = self._read_patches(pixel_values.flatten(0, 1))
+        output = self._score_images(readings.reshape(*pixel_values.shape[:2], *readings.shape[1:]))
         if labels is not None:
             logits = output.logits
             if labels.shape != logits.shape:
@@ -648,7 +648,7 @@ class HybridIQAModel(PreTrainedModel):
             num_native = native.shape[1]
             of_patches = torch.cat([whole.unsqueeze(1).expand(-1, num_native, -1), native], dim=2)
             unbounded = head(head.to_features(of_patches.flatten(0, 1)))  # (batch * native patches,)
-            patch_scores = head.to_scores(unbounded).unflatten(0, (-1, num_native))
+            patch_scores = head.to_scores(unbounded).reshape(-1, num_native)
         return HybridIQAOutput(logits=head.to_scores(head(features)), patch_scores=patch_scores, features=features)
 
     def _split_views(self, statistics: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -658,10 +658,11 @@ class HybridIQAModel(PreTrainedModel):
             Those of the whole views, each the mean over its patches, one view after the other `(batch, views x
             statistics)`; and those of the native patches `(batch, native patches, statistics)`.
         """
-        num_tiles = [tiles**2 for tiles in self.config.whole_views]
-        *whole, native = statistics.split([*num_tiles, statistics.shape[1] - sum(num_tiles)], dim=1)
-        empty = statistics.new_zeros(len(statistics), 0)
-        return torch.cat([empty, *(view.mean(dim=1) for view in whole)], dim=1), native
+        views, start = [statistics[:, 0, :0]], 0  # nothing, where there is no whole view
+        for tiles in self.config.whole_views:
+            views.append(statistics[:, start : start + tiles**2].mean(dim=1))
+            start += tiles**2
+        return torch.cat(views, dim=1), statistics[:, start:]
 
     @staticmethod
     def _join_views(whole: torch.Tensor, native: torch.Tensor) -> torch.Tensor:
@@ -752,7 +753,7 @@ class HybridIQAModel(PreTrainedModel):
             patches = images.flatten(0, 1).to(self.device)
             chunks = patches.split(CPU_CHUNK_SIZE if is_on_cpu else len(patches))
             readings = torch.cat([self._read_patches(chunk) for chunk in chunks])
-            yield readings.unflatten(0, images.shape[:2])
+            yield readings.reshape(*images.shape[:2], *readings.shape[1:])
 
     def predict_patch_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the `patch_scores` of `predict`: `(batch, native patches)`, float32, on the CPU."""

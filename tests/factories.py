@@ -56,6 +56,14 @@ def make_tiny_model(backbone: str = "resnet", seed: int = 0, **fields) -> PreTra
     return model_class(config).eval()
 
 
+def make_pooled_model(backbone: str = "resnet", seed: int = 0, **fields) -> PreTrainedModel:
+    """Build a tiny model with the pooled head, which standardises by a few images and whose scores differ."""
+    model = make_tiny_model(backbone, seed, head_type="pooled", **({"pooled_width": 16} | fields))
+    images = [make_picture(100, 80, seed=number) for number in range(6)]
+    model.pooled_head.fit_statistics(model.read_views(model.image_processor(images)["pixel_values"]))
+    return model
+
+
 def make_picture(width: int = 150, height: int = 100, seed: int = 0) -> Image.Image:
     """Draw smooth coloured structure with a little grain."""
     rng = np.random.default_rng(seed)

@@ -202,7 +202,8 @@ class OpenVinoEngine(_OnnxEngine):
             patches = torch.cat([patches, patches.new_zeros(CHUNK_SIZE - count, *patches.shape[1:])])
         request = self._request(len(patches))
         request.infer([patches.numpy()], share_inputs=True)
-        return {name: request.get_tensor(name).data[:count].copy() for name in self.output_names}
+        outputs = {name: request.get_tensor(name).data.copy() for name in self.output_names}
+        return outputs if self.head_type == "pooled" else {"patch_scores": outputs["patch_scores"][:count]}
 
 
 def load_onnx_engine(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from factories import hub_object, make_picture, make_tiny_model
+from factories import hub_object, make_picture, make_pooled_model
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
@@ -11,27 +11,6 @@ from hybridiqa.models import hub_code
 
 IMAGES = [make_picture(150, 100, seed=0), make_picture(90, 200, seed=1), make_picture(64, 64, seed=2)]
 NUM_WHOLE = 1 + 4  # patches of the whole views [1, 2]
-
-
-def make_pooled_model(seed: int = 0, **fields):
-    model = make_tiny_model(seed=seed, head_type="pooled", pooled_width=16, **fields)
-    fit_statistics(model)
-    return model
-
-
-def statistics_of(model, images) -> torch.Tensor:
-    """Return the statistics of all views, one view after the other: (images, statistics)."""
-    rows = []
-    for image in images:
-        patches = model.image_processor(image)["pixel_values"][0]
-        with torch.no_grad():
-            whole, native = model._split_views(model._read_patches(patches).unsqueeze(0))
-        rows.append(torch.cat([whole, native.mean(dim=1)], dim=1))
-    return torch.cat(rows)
-
-
-def fit_statistics(model) -> None:
-    model.pooled_head.fit_statistics(statistics_of(model, [make_picture(100, 80, seed=seed) for seed in range(6)]))
 
 
 def test_patches_of_the_whole_image_come_before_the_native_ones():
@@ -77,9 +56,16 @@ def test_statistics_are_mean_and_standard_deviation_of_each_channel():
 
 def test_features_are_standardised_statistics_of_the_views():
     model = make_pooled_model()
-    statistics, head = statistics_of(model, IMAGES), model.pooled_head
+    pixel_values, head = model.image_processor(IMAGES)["pixel_values"], model.pooled_head
+    views = []
+    for first, last in ((0, 1), (1, 5), (5, 9)):  # each the mean of its patches' statistics
+        with torch.no_grad():
+            maps = model.backbone(pixel_values[:, first:last].flatten(0, 1)).feature_maps
+        of_patches = hub_object("modeling_hybridiqa.compute_stage_statistics")(maps)
+        views.append(of_patches.unflatten(0, (len(IMAGES), -1)).mean(dim=1))
+    statistics = torch.cat(views, dim=1)
+    assert torch.allclose(model.read_views(pixel_values), statistics, atol=1e-5)
     expected = (statistics - head.statistics_mean) / head.statistics_std
-    pixel_values = model.image_processor(IMAGES)["pixel_values"]
     assert torch.allclose(model.predict(pixel_values).features, expected.clamp(-8, 8), atol=1e-4)
 
 
