@@ -267,6 +267,10 @@ class HybridIQAImageProcessor(BaseImageProcessor):
         seed = self.seed if seed is None else seed
         num_patches = self.num_patches if num_patches is None else num_patches
         _check_options(sampling, num_patches, seed, self.patch_size, self.num_whole_patches)
+        if sampling == "multiscale" and self.whole_views:
+            raise ValueError(
+                "sampling multiscale shows the whole image by itself; with whole_views, grid and random do"
+            )
         _check_whole("width", width, 1)
         _check_whole("height", height, 1)
         dimensions = fit_dimensions(width, height, self.size, self.patch_size)

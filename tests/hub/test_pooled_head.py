@@ -200,6 +200,13 @@ def test_a_head_that_cannot_be_is_refused(fields: dict, message: str):
         hub_code.HybridIQAConfig(**fields)
 
 
+def test_native_patches_are_of_one_scale():
+    model = make_pooled_model()
+    assert model.score(IMAGES[0], sampling="random").isfinite().all()
+    with pytest.raises(ValueError, match="sampling multiscale shows the whole image by itself"):
+        model.score(IMAGES[0], sampling="multiscale")
+
+
 @pytest.mark.parametrize(("whole_views", "message"), [([0], "each 1 to 8"), (3, "must be a list"), ([True], "each 1")])
 def test_views_that_cannot_be_are_refused(whole_views, message: str):
     with pytest.raises(ValueError, match=message):
