@@ -173,7 +173,8 @@ class HybridIQAConfig(PretrainedConfig):
             )
         if not self.target_widths:
             raise ValueError("target_widths must name at least one layer, got []")
-        self._check_generated_weights()
+        if self.head_type == "hyper":
+            self._check_generated_weights()
         are_numbers = len(self.score_range) == 2 and all(map(_is_number, self.score_range))
         if not are_numbers or not self.score_range[0] < self.score_range[1]:
             raise ValueError(

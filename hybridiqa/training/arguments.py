@@ -117,8 +117,12 @@ class TrainingArguments:
         default_factory=list,
         metadata={"help": "pooled head: further datasets; images are compared within one dataset, never across"},
     )
-    compare_within_groups: list[str] = field(
-        default_factory=list, metadata={"help": "pooled head: those of the datasets whose groups are compared apart"}
+    compare_within: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "pooled head: DATASET or DATASET=REGEX, of which only images of one group are compared, or images "
+            "in whose paths the regular expression's group 1 (or all of it) finds the same"
+        },
     )
     calibrate_on: str | None = _option(
         None, "pooled head: the dataset whose scores say what a score means (default: --dataset)"
@@ -189,10 +193,13 @@ class TrainingArguments:
             raise ValueError(f"--device_memory_share must be 0 to 1, got {self.device_memory_share}")
         if self.ranking_pattern is not None and not self.ranking_weight:
             raise ValueError("--ranking_pattern goes with --ranking_weight")
-        try:
-            re.compile(self.ranking_pattern or "")
-        except re.error as error:
-            raise ValueError(f"--ranking_pattern {self.ranking_pattern!r} is no regular expression: {error}") from error
+        patterns = [("ranking_pattern", self.ranking_pattern)]
+        patterns += [("compare_within", pattern) for pattern in self.patterns_to_compare_within.values()]
+        for name, pattern in patterns:
+            try:
+                re.compile(pattern or "")
+            except re.error as error:
+                raise ValueError(f"--{name} {pattern!r} is no regular expression: {error}") from error
         self.patch_options(patch_size=1)  # checks what it is given
         self._check_sources()
         self._check_push()
@@ -213,13 +220,19 @@ class TrainingArguments:
         datasets = [self.dataset, *self.more_datasets]
         if len(set(datasets)) < len(datasets):
             raise ValueError(f"--more_datasets must be other ones than --dataset, each once, got {', '.join(datasets)}")
-        chosen = {"compare_within_groups": self.compare_within_groups}
+        chosen = {"compare_within": list(self.patterns_to_compare_within)}
         chosen["calibrate_on"] = [self.calibrate_on] if self.calibrate_on else []
         for name, values in chosen.items():
             if others := [value for value in values if value not in datasets]:
                 raise ValueError(f"--{name} must be among the datasets {', '.join(datasets)}, got {others[0]}")
         if self.more_datasets and self.num_repeats is not None:
             raise ValueError("--num_repeats splits one dataset anew, and --more_datasets names others")
+
+    @property
+    def patterns_to_compare_within(self) -> dict[str, str | None]:
+        """Return what --compare_within says: by dataset the pattern, or None for its groups."""
+        named = [value.partition("=") for value in self.compare_within]
+        return {dataset: pattern if equals else None for dataset, equals, pattern in named}
 
     def _check_push(self) -> None:
         if self.push_to_hub and self.hub_model_id is None:

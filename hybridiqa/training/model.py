@@ -44,13 +44,11 @@ def build_model(args: TrainingArguments) -> hub_code.HybridIQAModel:
 
 
 def _with_new_head(model: hub_code.HybridIQAModel, head_type: str) -> hub_code.HybridIQAModel:
-    """Return a model with another head, fresh, on the backbone of one that was loaded."""
+    """Return a model with another head, fresh and for patches of the usual size, on the backbone of a loaded one."""
     config, processor = model.config, model.image_processor
     model_class = hub_code.HybridIQAModel
     new_config = model_class.config_class(
         backbone_config=config.backbone_config,
-        patch_size=config.patch_size,
-        num_patches=config.num_patches,
         score_range=config.score_range,
         head_type=head_type,
     )

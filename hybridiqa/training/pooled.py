@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from hybridiqa.data.folders import group_namer
 from hybridiqa.data.loading import DatasetImages, dataset_hash
 from hybridiqa.models import hub_code
 from hybridiqa.models.loading import views_fingerprint
@@ -104,6 +105,8 @@ def load_sources(
     Raises:
         ValueError: a dataset to be compared within groups that has none.
     """
+    patterns = args.patterns_to_compare_within
+    labels = {name: _read_labels(name, splits, patterns) for name, splits in datasets.items()}
     views = views_fingerprint(model)
     statistics: dict[tuple[str, str], torch.Tensor] = {}
     for name, splits in datasets.items():
@@ -115,26 +118,36 @@ def load_sources(
     if not head.is_standardised:
         head.fit_statistics(torch.cat([statistics[name, "train"] for name in datasets]))
     sources = []
-    for name, splits in datasets.items():
-        train, validation = (_rate(head, statistics[name, split], splits[split]) for split in SPLITS)
-        source = Source(name, train, validation, name in args.compare_within_groups)
-        if source.within_groups and not train.find_versions():
-            raise ValueError(f"--compare_within_groups {name}: no group in it has images with different scores")
-        sources.append(source)
+    for name in datasets:
+        rated = {
+            split: RatedFeatures(_to_features(head, statistics[name, split]), *labels[name][split]) for split in SPLITS
+        }
+        sources.append(Source(name, rated["train"], rated["validation"], name in patterns))
     return sources
 
 
-def _rate(head: Any, statistics: torch.Tensor, split: Dataset) -> RatedFeatures:
+def _read_labels(
+    name: str, splits: DatasetDict, patterns: dict[str, str | None]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return scores and numbers of groups by split. Raises ValueError where nothing can be compared."""
+    labels = {}
+    for split in SPLITS:
+        rows = splits[split]
+        groups = list(rows["group"] if "group" in rows.column_names else map(str, range(len(rows))))
+        if pattern := patterns.get(name):
+            groups = list(map(group_namer(pattern), rows["path"]))
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        scores = torch.tensor([float(score) for score in rows["score"]])
+        labels[split] = (scores, torch.tensor([numbers[group] for group in groups]))
+    if name in patterns and not RatedFeatures(torch.empty(0), *labels["train"]).find_versions():
+        raise ValueError(f"--compare_within {name}: no two images of one group have different scores")
+    return labels
+
+
+def _to_features(head: Any, statistics: torch.Tensor) -> torch.Tensor:
     device = head.statistics_mean.device
     with torch.no_grad():
-        features = torch.cat([head.to_features(rows.to(device)).cpu() for rows in statistics.split(ROWS_AT_ONCE)])
-    groups = list(split["group"]) if "group" in split.column_names else list(range(len(split)))
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return RatedFeatures(
-        features,
-        torch.tensor([float(score) for score in split["score"]]),
-        torch.tensor([numbers[group] for group in groups]),
-    )
+        return torch.cat([head.to_features(rows.to(device)).cpu() for rows in statistics.split(ROWS_AT_ONCE)])
 
 
 def compute_statistics(

@@ -142,7 +142,7 @@ def test_other_views_have_other_statistics(people, start, tmp_path):
 
 
 def test_several_datasets_are_learned_from_each_within_itself(people, levels, start, tmp_path):
-    options = ["--more_datasets", str(levels), "--calibrate_on", str(levels), "--compare_within_groups", str(levels)]
+    options = ["--more_datasets", str(levels), "--calibrate_on", str(levels), "--compare_within", str(levels)]
     assert run(people, start, tmp_path / "out", *options) == 0
     best = max(metrics_of(tmp_path / "out")["history"], key=lambda row: sum(row["rank_correlations"].values()))
     assert set(best["rank_correlations"]) == {str(people), str(levels)}
@@ -176,7 +176,10 @@ def test_a_run_that_was_stopped_goes_on_with_what_was_computed(people, start, tm
     ("options", "message"),
     [
         (["--more_datasets", "DATASET"], "each once, got"),
-        (["--compare_within_groups", "other"], "--compare_within_groups must be among the datasets"),
+        (["--compare_within", "other=x"], "--compare_within must be among the datasets"),
+        (["--compare_within", "DATASET=("], "--compare_within '(' is no regular expression"),
+        (["--compare_within", "DATASET=no such name"], "finds no group in"),
+        (["--compare_within", "DATASET=__(.)"], "no two images of one group have different scores"),
         (["--calibrate_on", "other"], "--calibrate_on must be among the datasets"),
         (["--pooled_steps", "0"], "--pooled_steps must be at least 1, got 0"),
         (["--pair_margin", "-1"], "--pair_margin must be at least 0"),
@@ -185,6 +188,6 @@ def test_a_run_that_was_stopped_goes_on_with_what_was_computed(people, start, tm
     ],
 )
 def test_options_that_cannot_be_are_refused(people, levels, start, tmp_path, capsys, options: list[str], message: str):
-    paths = {"DATASET": str(people), "LEVELS": str(levels)}
-    assert run(people, start, tmp_path / "out", *(paths.get(option, option) for option in options)) == 2
-    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+    options = [option.replace("DATASET", str(people)).replace("LEVELS", str(levels)) for option in options]
+    assert run(people, start, tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out" / "model.safetensors").exists()
