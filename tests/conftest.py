@@ -5,16 +5,12 @@ from collections.abc import Iterator
 
 # Before torch and any library of the Hub are imported, for the processes that tests start, too.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-NUM_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # more than cores would wait for each other
-os.environ.setdefault("OMP_NUM_THREADS", str(NUM_THREADS))
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")  # the cores, in all
 
 import pytest
-import torch
 from factories import make_tiny_model
 from fakes.loopback_hub import LoopbackHub
 from transformers import PreTrainedModel
-
-torch.set_num_threads(NUM_THREADS)
 
 
 @pytest.fixture
