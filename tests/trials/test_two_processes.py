@@ -41,6 +41,7 @@ def repeat_options(folder: Path, output_dir: Path) -> list[str]:
     return [*options, "--num_resamples", "20", "--num_repeats", "2"]
 
 
+@pytest.mark.slow  # one run of two processes is stopped and goes on in test_checkpoints.py
 def test_the_command_runs_and_repeats_in_two_processes(tmp_path, monkeypatch):
     make_dataset(tmp_path / "prepared")
     make_tiny_model().config.save_pretrained(tmp_path / "config")
