@@ -3,16 +3,14 @@
 import os
 from collections.abc import Iterator
 
-from factories import make_tiny_model
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library of the Hub is imported
+# Before torch and any library of the Hub are imported, for the processes that tests start, too.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")  # the cores, in all
 
 import pytest
-import torch
+from factories import make_tiny_model
 from fakes.loopback_hub import LoopbackHub
 from transformers import PreTrainedModel
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from hybridiqa.commands import app
 from hybridiqa.utils.root import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-THREADS = {"OMP_NUM_THREADS": "2"}
 # After which a page and its clients notice that the other has left: 15 seconds where nothing is said.
 HEARTBEAT = {"GRADIO_HEARTBEAT_INTERVAL": "0.2"}
 # Without the network that a browser looks for by itself.
@@ -59,7 +58,7 @@ def page_server(folder: Path, *arguments: object, environment: dict[str, str] | 
     need("gradio")
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "app.py"), *map(str, arguments)]
-    ours = THREADS | HEARTBEAT | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "scratch")}
+    ours = HEARTBEAT | {"HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder / "scratch")}
     with open(folder / "page.log", "w") as log:
         process = subprocess.Popen(
             command,

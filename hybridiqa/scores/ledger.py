@@ -27,6 +27,7 @@ from hybridiqa.utils.files import as_text, path_of
 logger = logging.getLogger(__name__)
 MAX_ROW_BYTES = csv.field_size_limit()  # of a line: a longer cell could be written to a CSV and not be read again
 REJECTED_SUFFIX = ".rejected"
+LOCK_WAIT = 3.0  # seconds: the workers of a run that was killed have its lock until they notice, about one
 APPENDED = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -118,7 +119,7 @@ class ScoreProgress:
         _check_no_link(path.with_suffix(".lock"))
         self.lock = FileLock(path.with_suffix(".lock"))  # which the system opens however the process ends
         try:
-            self.lock.acquire(timeout=0)
+            self.lock.acquire(timeout=LOCK_WAIT)
         except Timeout:
             raise ValueError(f"another run is writing scores to {output}") from None
         try:

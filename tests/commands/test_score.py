@@ -19,6 +19,7 @@ from hybridiqa.commands import score
 from hybridiqa.inference.engine import EngineOutput
 from hybridiqa.inference.patch_maps import PatchMaps
 from hybridiqa.inference.scoring import ScoredSource
+from hybridiqa.scores import ledger
 from hybridiqa.scores.ledger import ScoreProgress, progress_dir_of
 from hybridiqa.scores.score_file import ScoreRow, read_scores, to_json_line, write_scores
 from hybridiqa.utils.files import content_hash
@@ -487,7 +488,10 @@ def test_a_gallery_and_maps_are_written(library, tiny_checkpoint, tmp_path):
     assert "c.webp" in (tmp_path / "gallery.html").read_text()
 
 
-def test_a_file_of_scores_that_another_run_writes_is_left_alone(library, tiny_checkpoint, tmp_path, capsys):
+def test_a_file_of_scores_that_another_run_writes_is_left_alone(
+    library, tiny_checkpoint, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(ledger, "LOCK_WAIT", 0)
     with closing(ScoreProgress(tmp_path / "scores.csv")):
         assert run(tiny_checkpoint, library, "--output", tmp_path / "scores.csv") == 2
     assert "another run is writing scores to" in capsys.readouterr().err

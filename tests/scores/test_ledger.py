@@ -1,12 +1,15 @@
 """Progress file with damaged, foreign and torn lines: good rows count, nothing is thrown away in silence."""
 
 import json
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from hybridiqa.scores import ledger
 from hybridiqa.scores.ledger import (
     MAX_ROW_BYTES,
     ScoreLedger,
@@ -178,7 +181,17 @@ def test_lines_are_not_kept_through_a_link(output):
     assert mine.read_bytes() == b"mine" and rows_path(output).read_bytes() == b"damaged\n"
 
 
-def test_a_run_is_known_by_the_file_whichever_link_names_it(tmp_path):
+def test_a_run_waits_for_what_is_left_of_one_that_was_killed(output):
+    left = FileLock(rows_path(output).with_suffix(".lock"), thread_local=False)
+    left.acquire()
+    timer = threading.Timer(0.1, left.release, kwargs={"force": True})
+    timer.start()
+    ScoreProgress(output).close()
+    timer.join()
+
+
+def test_a_run_is_known_by_the_file_whichever_link_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "LOCK_WAIT", 0)
     (tmp_path / "disk").mkdir()
     (tmp_path / "link.csv").symlink_to(tmp_path / "disk" / "scores.csv")
     with (

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from hybridiqa.models import hub_code
 from hybridiqa.models.percentiles import percentiles_among
+from hybridiqa.scores import ledger
 from hybridiqa.scores.ledger import (
     ScoreLedger,
     ScoreProgress,
@@ -186,7 +187,8 @@ def test_what_a_kill_left_half_written_is_cut_off(tmp_path, torn):
     assert read_progress(output) == [A, ODD]
 
 
-def test_two_runs_cannot_write_to_one_file(tmp_path):
+def test_two_runs_cannot_write_to_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "LOCK_WAIT", 0)
     with closing(ScoreProgress(tmp_path / "scores.csv")):
         with pytest.raises(ValueError, match=r"another run is writing scores to .*scores\.csv"):
             ScoreProgress(tmp_path / "scores.csv")

@@ -9,7 +9,6 @@ images/s of the page and of `score.py` on the same images, and the largest memor
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from factories import make_picture
-from page_server import THREADS, page_server
+from page_server import page_server
 
 from hybridiqa.scores.score_file import read_scores
 from hybridiqa.utils.root import ROOT
@@ -64,7 +63,7 @@ class Memory:
 def score_by_script(images: Path, output: Path, model: str) -> tuple[dict[str, float], float]:
     """Return scores by name, and images/s as `score.py` says it."""
     command = [sys.executable, str(ROOT / "score.py"), str(images), "--model", model, "--output", str(output)]
-    done = subprocess.run(command, env=os.environ | THREADS, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {Path(row.path).name: row.score for row in read_scores(output)}, float(
         re.search(r"([\d.]+) images/s", done.stderr)[1]
     )
