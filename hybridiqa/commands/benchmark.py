@@ -89,6 +89,11 @@ def _add_reports(commands: Any, common: argparse.ArgumentParser) -> None:
     datasets = "what prepare_dataset.py wrote or pushed, a .json of ImageReward or HPDv2, Pick-a-Pic's folder or id"
     ranking.add_argument("--dataset", nargs="+", required=True, help=f"{datasets}; NAME=DATASET names it")
     ranking.add_argument("--split", help="of the datasets (default test, or the only one)")
+    ranking.add_argument("--limit", action=AtLeast, least=2, help="images of a dataset, evenly spread (default all)")
+    subsets = "a regular expression in an image's path; its group 1 (or all of it) names a subset that gets own rows"
+    ranking.add_argument("--subsets", nargs="+", metavar="[NAME=]REGEX", help=f"{subsets}; NAME= is one dataset's")
+    published = "a table (dataset, model, srcc, plcc, source) of figures to show beside the measured ones"
+    ranking.add_argument("--published", type=Path, metavar="FILE", help=published)
     robustness = commands.add_parser("robustness", parents=parents, help="clean over distorted, and stability")
     robustness.add_argument("--images", required=True, metavar="DIR", help="a folder of clean images")
     robustness.add_argument("--max_size", action=AtLeast, help="longer side in pixels (default: as it is)")
