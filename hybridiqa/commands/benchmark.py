@@ -12,7 +12,9 @@
 of ImageReward and HPDv2, Pick-a-Pic), `robustness` on distorted versions of clean images. A model is a checkpoint's
 folder or Hub id (user/name or user/name@commit), `brisque` or `pyiqa:METRIC` where these packages are installed, any
 transformers model with a method `score`, for preferences also a CLIP-style one, or a table of scores (path, score) such
-as score.py writes; NAME=MODEL and NAME=DATASET name a row.
+as score.py writes; NAME=MODEL and NAME=DATASET name a row. `--subsets '^(ss[0-9]+)'` gives each subset of a dataset
+rows of its own, by what the regular expression finds in the images' paths, and `--published results/published.csv`
+shows published figures beside the measured ones.
 
 In `training` and `scoring` all sides take turns, round by round. A row shows the round whose ratio is the median of
 all, so that what else the machine does falls on both sides alike and the row's numbers belong together. A ratio above

@@ -22,8 +22,8 @@ SUBSET_METRICS = ("srcc", "plcc_logistic")
 
 
 PUBLISHED_NOTE = (
-    "(published): a figure of its source, not measured here, so without an interval and in no test of difference; PLCC "
-    "as the source has it, after whatever fit.\n"
+    "(published): a figure of its source, of the images that it was measured on there. It is not measured here, so it "
+    "has no interval and is in no test of difference; PLCC is as the source has it, whether or not after a fit.\n"
 )
 
 
