@@ -12,7 +12,9 @@
 of ImageReward and HPDv2, Pick-a-Pic), `robustness` on distorted versions of clean images. A model is a checkpoint's
 folder or Hub id (user/name or user/name@commit), `brisque` or `pyiqa:METRIC` where these packages are installed, any
 transformers model with a method `score`, for preferences also a CLIP-style one, or a table of scores (path, score) such
-as score.py writes; NAME=MODEL and NAME=DATASET name a row.
+as score.py writes; NAME=MODEL and NAME=DATASET name a row. `--subsets '^(ss[0-9]+)'` gives each subset of a dataset
+rows of its own, by what the regular expression finds in the images' paths, and `--published results/published.csv`
+shows published figures beside the measured ones.
 
 In `training` and `scoring` all sides take turns, round by round. A row shows the round whose ratio is the median of
 all, so that what else the machine does falls on both sides alike and the row's numbers belong together. A ratio above
@@ -89,6 +91,11 @@ def _add_reports(commands: Any, common: argparse.ArgumentParser) -> None:
     datasets = "what prepare_dataset.py wrote or pushed, a .json of ImageReward or HPDv2, Pick-a-Pic's folder or id"
     ranking.add_argument("--dataset", nargs="+", required=True, help=f"{datasets}; NAME=DATASET names it")
     ranking.add_argument("--split", help="of the datasets (default test, or the only one)")
+    ranking.add_argument("--limit", action=AtLeast, least=2, help="images of a dataset, evenly spread (default all)")
+    subsets = "a regular expression in an image's path; its group 1 (or all of it) names a subset that gets own rows"
+    ranking.add_argument("--subsets", nargs="+", metavar="[NAME=]REGEX", help=f"{subsets}; NAME= is one dataset's")
+    published = "a table (dataset, model, srcc, plcc, source) of figures to show beside the measured ones"
+    ranking.add_argument("--published", type=Path, metavar="FILE", help=published)
     robustness = commands.add_parser("robustness", parents=parents, help="clean over distorted, and stability")
     robustness.add_argument("--images", required=True, metavar="DIR", help="a folder of clean images")
     robustness.add_argument("--max_size", action=AtLeast, help="longer side in pixels (default: as it is)")

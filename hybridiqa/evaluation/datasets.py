@@ -45,6 +45,8 @@ class RatedImages:
         references: the true scores, the higher the better.
         groups: one an image; None where no two images share a group.
         data_hash: see `hybridiqa.data.loading.dataset_hash`.
+        num_in_split: images of the whole split, where these are some of them; None where they are all.
+        subsets: one an image, None where it is in none of them; None where no subsets are told apart.
     """
 
     split: str
@@ -53,6 +55,8 @@ class RatedImages:
     references: list[float]
     groups: list[str] | None
     data_hash: str
+    num_in_split: int | None = None
+    subsets: list[str | None] | None = None
 
 
 def _choose_split(splits: DatasetDict, split: str | None, dataset: str) -> str:
@@ -63,32 +67,40 @@ def _choose_split(splits: DatasetDict, split: str | None, dataset: str) -> str:
     return chosen
 
 
-def load_rated(dataset: str, split: str | None = None) -> RatedImages:
-    """Load a split of what prepare_dataset.py wrote or pushed.
+def load_rated(dataset: str, split: str | None = None, limit: int | None = None) -> RatedImages:
+    """Load a split of what prepare_dataset.py wrote or pushed; an image is read where it is asked for, none is kept.
 
     Args:
         split: default test, or the only one that there is.
+        limit: images at most, evenly spread over the split; default all.
 
     Raises:
         ValueError: no such dataset or split.
     """
     splits = load_prepared(dataset)
     split = _choose_split(splits, split, dataset)
-    rows, images = splits[split], DatasetImages({split: splits[split]}, "image")
+    rows = splits[split]
+    num_in_split = None
+    if limit is not None and limit < len(rows):
+        num_in_split = len(rows)
+        rows = rows.select([index * num_in_split // limit for index in range(limit)])
+    images = DatasetImages({split: rows}, "image")
     names = list(rows["path"]) if "path" in rows.column_names else images.names()
     groups = list(rows["group"]) if "group" in rows.column_names else None
     if groups is not None and len(set(groups)) == len(groups):
         groups = None
     data_hash = dataset_hash(DatasetDict({split: rows}))
-    return RatedImages(split, names, NamedImages(images, names), list(rows["score"]), groups, data_hash)
+    sources, references = NamedImages(images, names), list(rows["score"])
+    return RatedImages(split, names, sources, references, groups, data_hash, num_in_split)
 
 
-def load_dataset(dataset: str, split: str | None = None) -> RatedImages | Preferences:
+def load_dataset(dataset: str, split: str | None = None, limit: int | None = None) -> RatedImages | Preferences:
     """Load what `--dataset` names: a prepared dataset, a list of comparisons (.json), or Pick-a-Pic.
 
     Args:
         dataset: a file, a folder or a Hub id.
         split: of a dataset; default test_unique, test, or the only one that there is.
+        limit: see `load_rated`; preferences are always measured whole.
 
     Raises:
         ValueError: none of them, or no such split.
@@ -99,4 +111,4 @@ def load_dataset(dataset: str, split: str | None = None) -> RatedImages | Prefer
         splits = load_splits(dataset, None, is_streaming=False)
         if is_pickapic(next(iter(splits.values()))):
             return read_pickapic(splits[_choose_split(splits, split, dataset)])
-    return load_rated(dataset, split)
+    return load_rated(dataset, split, limit)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from hybridiqa.evaluation.datasets import RatedImages, load_dataset
 from hybridiqa.evaluation.preferences import Preferences, measure_accuracy
+from hybridiqa.evaluation.published import choose_published
 from hybridiqa.evaluation.scorers import Scorer, ScorerOptions, load_scorers, split_label
+from hybridiqa.evaluation.subsets import assign_subsets, read_patterns
 from hybridiqa.evaluation.tables import CSV_COLUMNS, ranking_csv, ranking_markdown, write_csv
 from hybridiqa.utils.atomic import new_folder, write_json
 from hybridiqa.utils.devices import choose_device
@@ -66,21 +69,50 @@ def _measure_agreement(
     return row, samples
 
 
-def _measure_group(job: tuple[str, str, np.ndarray, np.ndarray], num_resamples: int, seed: int) -> dict:
-    model, group, predictions, references = job
-    row, _ = _measure_agreement(predictions, references, None, num_resamples, seed)
-    return {"model": model, "group": group, **row}
+@dataclass(frozen=True)
+class Part:
+    """Images of one group or one subset, with one model's predictions.
+
+    Args:
+        labels: what its row is called: `model` and `group`, or `model` and `subset`.
+        groups: one an image, where whole groups are resampled.
+    """
+
+    labels: dict[str, str]
+    predictions: np.ndarray
+    references: np.ndarray
+    groups: list[str] | None = None
 
 
-def _group_jobs(
+def _measure_part(part: Part, num_resamples: int, seed: int) -> dict:
+    row, _ = _measure_agreement(part.predictions, part.references, part.groups, num_resamples, seed)
+    return {**part.labels, **row}
+
+
+def _split_by_group(
     model: str, predictions: np.ndarray, references: np.ndarray, groups: Sequence[str]
-) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Yield predictions and references of each group that is large enough."""
+) -> Iterator[Part]:
+    """Yield each group that is large enough."""
     labels = np.asarray(groups)
     for group in dict.fromkeys(groups):
         is_member = labels == group
         if is_member.sum() >= MIN_GROUP_SIZE:
-            yield model, group, predictions[is_member], references[is_member]
+            yield Part({"model": model, "group": group}, predictions[is_member], references[is_member])
+
+
+def _split_by_subset(
+    model: str,
+    predictions: np.ndarray,
+    references: np.ndarray,
+    groups: Sequence[str] | None,
+    subsets: Sequence[str | None],
+) -> Iterator[Part]:
+    """Yield each subset, however small, by name; one that lies in a single group is resampled by its images."""
+    for subset in sorted({name for name in subsets if name is not None}):
+        members = [index for index, name in enumerate(subsets) if name == subset]
+        of_members = [groups[index] for index in members] if groups else []
+        part_groups = of_members if len(set(of_members)) > 1 else None
+        yield Part({"model": model, "subset": subset}, predictions[members], references[members], part_groups)
 
 
 def compare_models(first: dict, second: dict, samples: Mapping[str, dict[str, np.ndarray]]) -> dict:
@@ -119,34 +151,40 @@ def measure_ranking(
     seed: int = 0,
     num_workers: int = 1,
 ) -> dict:
-    """Measure how every scorer agrees with the true scores, in all, within groups, and scorer against scorer.
+    """Measure how every scorer agrees with the true scores: in all, by group and by subset, and scorer against scorer.
 
     Images that one of the scorers has no score for are left out for all. Intervals are 95 %: whole groups are
     resampled where there are any, the images of a group for its own row.
 
     Args:
         scores: one an image, NaN for none, by scorer.
-        num_workers: processes that share the groups' rows, which take as long as all images' own.
+        num_workers: processes that share the groups' and subsets' rows, which take as long as all images' own.
 
     Returns:
-        `rows` (one a model), `groups` (one a model and group), `differences` (one a pair of models), `left_out`.
+        `rows` (one a model), `groups` (one a model and group), `subsets` (one a model and subset), `differences` (one
+        a pair of models), `left_out`.
 
     Raises:
         ValueError: fewer than two images are left.
     """
     is_scored = find_scored_by_all(scores)
     references = np.asarray(data.references, float)[is_scored]
-    groups = data.groups and [group for group, kept in zip(data.groups, is_scored, strict=True) if kept]
+    groups = data.groups and list(itertools.compress(data.groups, is_scored))
+    subsets = list(itertools.compress(data.subsets or (), is_scored))
     rows, samples = [], {}
-    jobs: list[tuple[str, str, np.ndarray, np.ndarray]] = []
+    parts: list[Part] = []
     for model, values in scores.items():
         predictions = np.asarray(values, float)[is_scored]
         row, samples[model] = _measure_agreement(predictions, references, groups, num_resamples, seed)
         rows.append({"model": model, **row})
-        jobs += _group_jobs(model, predictions, references, groups or ())
+        parts += _split_by_group(model, predictions, references, groups or ())
+        parts += _split_by_subset(model, predictions, references, groups, subsets)
+    measure = partial(_measure_part, num_resamples=num_resamples, seed=seed)
+    part_rows = map_in_processes(measure, parts, num_workers)
     return {
         "rows": rows,
-        "groups": map_in_processes(partial(_measure_group, num_resamples=num_resamples, seed=seed), jobs, num_workers),
+        "groups": [row for row in part_rows if "group" in row],
+        "subsets": [row for row in part_rows if "subset" in row],
         "differences": [compare_models(first, second, samples) for first, second in itertools.combinations(rows, 2)],
         "left_out": [name for name, kept in zip(data.names, is_scored, strict=True) if not kept],
     }
@@ -155,7 +193,7 @@ def measure_ranking(
 def measure_preferences(
     data: Preferences, scores: Mapping[str, list[float]], num_resamples: int = 1000, seed: int = 0
 ) -> dict:
-    """Measure every scorer's agreement with people's preferences; as `measure_ranking`, without groups.
+    """Measure every scorer's agreement with people's preferences; as `measure_ranking`, without groups and subsets.
 
     Raises:
         ValueError: no pair is left that every scorer has scored.
@@ -172,6 +210,7 @@ def measure_preferences(
     return {
         "rows": rows,
         "groups": [],
+        "subsets": [],
         "differences": [compare_models(first, second, samples) for first, second in itertools.combinations(rows, 2)],
         "left_out": data.missing + left_out,
     }
@@ -182,7 +221,10 @@ def _describe(data: RatedImages | Preferences) -> str:
         prompts = len({comparison.prompt for comparison in data.comparisons})
         return f"{data.layout}: {len(data.sources):,} images of {prompts:,} prompts"
     groups = f" in {len(set(data.groups)):,} groups" if data.groups else ""
-    return f"split {data.split}: {len(data.sources):,} images{groups}"
+    of_split = "" if data.num_in_split is None else f" of {data.num_in_split:,}"
+    in_no_subset = (data.subsets or []).count(None)
+    outside = f", {in_no_subset:,} in no subset" if in_no_subset else ""
+    return f"split {data.split}: {len(data.sources):,}{of_split} images{groups}{outside}"
 
 
 def measure_dataset(
@@ -224,24 +266,49 @@ def _score_lines(
         yield [name, image, reference, *(scores[model][index] if model in scores else "" for model in models)]
 
 
+def _name_datasets(given: Sequence[str]) -> dict[str, str]:
+    """Return datasets by name."""
+    named = [split_label(dataset) for dataset in given]
+    if len({name for name, _ in named}) < len(named):
+        raise ValueError(f"--dataset has a name twice ({', '.join(name for name, _ in named)}): use NAME=DATASET")
+    return dict(named)
+
+
+def _load_datasets(args: Namespace, published: Mapping[str, list[dict]]) -> dict[str, RatedImages | Preferences]:
+    """Load the datasets, each image with its subset where there are subsets.
+
+    Raises:
+        ValueError: one that cannot be loaded, or preferences where true scores are needed.
+    """
+    named = _name_datasets(args.dataset)
+    patterns = read_patterns(args.subsets or (), named)
+    datasets = {name: load_dataset(dataset, args.split, args.limit) for name, dataset in named.items()}
+    for name, data in datasets.items():
+        if isinstance(data, RatedImages):
+            if name in patterns:
+                datasets[name] = replace(data, subsets=assign_subsets(patterns[name], data.names, name))
+        elif name in patterns or args.limit is not None or published[name]:
+            raise ValueError(f"{name} holds preferences: --subsets, --limit and --published are for true scores")
+    return datasets
+
+
 def run_ranking(args: Namespace) -> str:
     """Measure and write everything; return the report in Markdown.
 
     Raises:
         ValueError: wrong usage, found before the long work as far as it can be, or nothing to measure.
     """
-    named = [split_label(dataset) for dataset in args.dataset]
-    if len({name for name, _ in named}) < len(named):
-        raise ValueError(f"--dataset has a name twice ({', '.join(name for name, _ in named)}): use NAME=DATASET")
+    published = choose_published(args.published, _name_datasets(args.dataset))
     with new_folder(args.output_dir) as unfinished:
-        datasets = {name: load_dataset(dataset, args.split) for name, dataset in named}
+        datasets = _load_datasets(args, published)
         scorers = load_scorers(args.model, ScorerOptions.from_arguments(args))
         results = {}
         lines: list[list] = []
         for name, data in datasets.items():
-            results[name], scores = measure_dataset(
+            measured, scores = measure_dataset(
                 name, data, scorers, args.num_resamples, args.seed, max(1, args.num_workers)
             )
+            results[name] = {**measured, "published": published[name]}
             lines += _score_lines(name, data, scores, scorers)
             if isinstance(data, RatedImages):
                 plot_ranking(scores, data.references, unfinished / f"{name}.png", name)

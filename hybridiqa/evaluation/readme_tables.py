@@ -20,6 +20,7 @@ from hybridiqa.evaluation.tables import (
     mean_score_table,
     ordering_table,
     stability_table,
+    subset_table,
 )
 from hybridiqa.utils.atomic import write_text_atomically
 from hybridiqa.utils.root import ROOT
@@ -27,6 +28,7 @@ from hybridiqa.utils.tables import markdown_table
 
 BLOCK = re.compile(r"(?P<start><!-- table (?P<name>\w+) (?P<report>\S+) -->\n).*?(?P<end><!-- end of table -->)", re.S)
 RANKING_METRICS = ("srcc_within_group", "srcc", "krcc", "plcc_logistic", "pairwise_accuracy")
+METRICS_BESIDE_PUBLISHED = ("srcc_within_group", "srcc", "plcc", "plcc_logistic")  # they have SRCC and PLCC alone
 COMPARED_METRICS = ("srcc_within_group", "srcc", "pairwise_accuracy")
 SCORING_COLUMNS = {  # rows of `benchmark.py scoring`, less the layout
     "fp32": "float32",
@@ -53,13 +55,21 @@ def _only_dataset(report: dict) -> dict:
 
 def ranking_table(report: dict) -> str:
     result = _only_dataset(report)
-    return agreement_table(result["rows"], [name for name in RANKING_METRICS if name in result["rows"][0]["metrics"]])
+    published = result.get("published", [])  # older reports have none
+    names = METRICS_BESIDE_PUBLISHED if published else RANKING_METRICS
+    return agreement_table(result["rows"], [name for name in names if name in result["rows"][0]["metrics"]], published)
 
 
 def differences_table(report: dict) -> str:
     result = _only_dataset(report)
     names = [name for name in COMPARED_METRICS if name in result["differences"][0]["metrics"]]
     return difference_table(result["differences"], names)
+
+
+def subsets_table(report: dict) -> str:
+    if rows := _only_dataset(report).get("subsets"):
+        return subset_table(rows)
+    raise ValueError("a table of subsets needs a report that was made with --subsets")
 
 
 def groups_table(report: dict) -> str:
@@ -98,6 +108,7 @@ def training_table(report: dict) -> str:
 TABLES: dict[str, Callable[[dict], str]] = {
     "ranking": ranking_table,
     "differences": differences_table,
+    "subsets": subsets_table,
     "robustness": groups_table,
     "families": types_table,
     "stability": stability_table,

@@ -17,7 +17,14 @@ from metrics.iqa.iqa import is_defined
 
 MEASURES = {"clean_over_damaged": "clean over damaged", "mild_over_strong": "milder over stronger"}
 
-CSV_COLUMNS = ("dataset", "model", "group", "num", "metric", "value", "low", "high", "note")
+CSV_COLUMNS = ("dataset", "model", "group", "num", "metric", "value", "low", "high", "note", "subset")
+SUBSET_METRICS = ("srcc", "plcc_logistic")
+
+
+PUBLISHED_NOTE = (
+    "(published): a figure of its source, of the images that it was measured on there. It is not measured here, so it "
+    "has no interval and is in no test of difference; PLCC is as the source has it, whether or not after a fit.\n"
+)
 
 
 def format_number(value: float | None, num_digits: int = 3) -> str:
@@ -39,14 +46,35 @@ def _list_metrics(rows: Sequence[dict]) -> list[str]:
     return [name for name in METRIC_TITLES if any(name in row["metrics"] for row in rows)]
 
 
-def agreement_table(rows: Sequence[dict], names: Sequence[str] | None = None) -> str:
-    """Return a table of one line a model: its metrics with their intervals."""
+def _measured_cells(row: dict, names: Iterable[str]) -> list[str]:
+    return [format_measured(row["metrics"][name]) if name in row["metrics"] else "" for name in names]
+
+
+def agreement_table(rows: Sequence[dict], names: Sequence[str] | None = None, published: Sequence[dict] = ()) -> str:
+    """Return a table of one line a model: its metrics with their intervals.
+
+    Args:
+        names: of the metrics; default all that a row has.
+        published: figures that were not measured here (see `published.read_published`): lines below the measured ones,
+            without intervals and marked as such, their sources in a last column.
+    """
     names = names or _list_metrics(rows)
-    cells = [
-        [row["model"], *(format_measured(row["metrics"][name]) if name in row["metrics"] else "" for name in names)]
-        for row in rows
-    ]
-    return markdown_table(["model", *(METRIC_TITLES[name] for name in names)], cells)
+    header = ["model", *(METRIC_TITLES[name] for name in names)]
+    cells = [[row["model"], *_measured_cells(row, names)] for row in rows]
+    if published:
+        header.append("source")
+        cells = [[*line, "measured"] for line in cells]
+    for figures in published:
+        shown = ("" if figures.get(name) is None else format_number(figures[name]) for name in names)
+        cells.append([f"{figures['model']} (published)", *shown, figures["source"]])
+    return markdown_table(header, cells)
+
+
+def subset_table(rows: Sequence[dict]) -> str:
+    """Return a table of one line a subset and model: SRCC and PLCC after the logistic, with their intervals."""
+    ordered = sorted(rows, key=lambda row: row["subset"])  # the models of a subset one below another
+    cells = [[row["subset"], row["num_images"], row["model"], *_measured_cells(row, SUBSET_METRICS)] for row in ordered]
+    return markdown_table(["subset", "images", "model", *(METRIC_TITLES[name] for name in SUBSET_METRICS)], cells)
 
 
 def difference_table(differences: Sequence[dict], names: Sequence[str]) -> str:
@@ -84,15 +112,20 @@ def _dataset_lines(name: str, result: dict) -> Iterator[str]:
         yield f"{model}: not measured, {reason}.\n"
     if result["left_out"]:
         yield f"Left out for all, since a model has no score for them: {', '.join(result['left_out'])}.\n"
-    yield agreement_table(result["rows"]) + "\n"
-    for row in (*result["rows"], *result["groups"]):
+    published, subsets = result.get("published", []), result.get("subsets", [])  # older reports have neither
+    yield agreement_table(result["rows"], published=published) + "\n"
+    if published:
+        yield PUBLISHED_NOTE
+    for row in (*result["rows"], *result["groups"], *subsets):
         for metric, reason in row.get("failed_fits", {}).items():
-            of_group = f", group {row['group']}" if "group" in row else ""
-            yield f"{row['model']}{of_group}: no {METRIC_TITLES[metric]}: {reason}.\n"
+            of_part = "".join(f", {part} {row[part]}" for part in ("group", "subset") if part in row)
+            yield f"{row['model']}{of_part}: no {METRIC_TITLES[metric]}: {reason}.\n"
     if result["differences"]:
         names = [name for name in METRIC_TITLES if name in result["differences"][0]["metrics"]]
         yield "Do two models differ? (paired bootstrap)\n"
         yield difference_table(result["differences"], names) + "\n"
+    if subsets:
+        yield subset_table(subsets) + "\n"
     if result["groups"]:
         yield _group_table(result["groups"]) + "\n"
 
@@ -113,12 +146,13 @@ def ranking_markdown(report: dict) -> str:
 def ranking_csv(report: dict) -> Iterator[list]:
     """Yield one line a number."""
     for dataset, result in report["datasets"].items():
-        for row in (*result["rows"], *result["groups"]):
+        for row in (*result["rows"], *result["groups"], *result.get("subsets", ())):
             for name, measured in row["metrics"].items():
                 low, high = measured["interval"]
                 note = row.get("failed_fits", {}).get(name, "")
                 num = row.get("num_images", row.get("num_pairs"))
-                yield [dataset, row["model"], row.get("group", ""), num, name, measured["value"], low, high, note]
+                group, subset = row.get("group", ""), row.get("subset", "")
+                yield [dataset, row["model"], group, num, name, measured["value"], low, high, note, subset]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

@@ -12,9 +12,11 @@ from scipy import stats
 
 from hybridiqa.commands import benchmark, prepare_dataset
 from hybridiqa.distortions.trained import DISTORTIONS
-from hybridiqa.evaluation.datasets import RatedImages
+from hybridiqa.evaluation import ranking
+from hybridiqa.evaluation.datasets import RatedImages, load_rated
 from hybridiqa.evaluation.ranking import measure_ranking
-from hybridiqa.evaluation.tables import format_measured
+from hybridiqa.evaluation.tables import format_measured, ranking_markdown
+from hybridiqa.utils.root import ROOT
 from metrics.iqa import iqa
 from metrics.iqa.iqa import bootstrap_intervals, compute_metrics
 
@@ -135,9 +137,10 @@ def test_images_without_a_score_are_left_out_for_all_and_named(rated, tmp_path, 
     ).read_text(encoding="utf-8")
 
 
-def measured(predictions, references, groups=None) -> dict:
+def measured(predictions, references, groups=None, subsets=None) -> dict:
     names = [str(index) for index in range(len(references))]
-    data = RatedImages("test", names, [(name, b"") for name in names], list(references), groups, "0" * 16)
+    sources = [(name, b"") for name in names]
+    data = RatedImages("test", names, sources, list(references), groups, "0" * 16, subsets=subsets)
     return measure_ranking(data, {"model": predictions}, num_resamples=20)
 
 
@@ -160,6 +163,202 @@ def test_constant_predictions_and_two_images_have_no_more_than_they_can_have():
     assert row["metrics"]["srcc"]["value"] == pytest.approx(1) and row["num_images"] == 2
     with pytest.raises(ValueError, match="1 of 3 images have a score of every model; 2 are needed"):
         measured([math.nan, 1.0, math.nan], [1.0, 2.0, 3.0])
+
+
+def test_each_subset_is_measured_by_itself():
+    # Of subset b the last two of four are swapped: SRCC = 1 - 6 * 2 / (4 * 15). Of a all are; the last is in neither.
+    predictions, references = [1, 2, 4, 3, 4, 3, 2, 1, 0], [1, 2, 3, 4, 1, 2, 3, 4, 9]
+    result = measured(predictions, references, None, ["b"] * 4 + ["a"] * 4 + [None])
+    assert [(row["model"], row["subset"], row["num_images"]) for row in result["subsets"]] == [
+        ("model", "a", 4),
+        ("model", "b", 4),
+    ]
+    values = [{name: x["value"] for name, x in row["metrics"].items()} for row in result["subsets"]]
+    assert [x["srcc"] for x in values] == pytest.approx([-1, 0.8])
+    assert [x["rmse"] for x in values] == pytest.approx([math.sqrt(5), math.sqrt(0.5)])
+    intervals = bootstrap_intervals(predictions[:4], references[:4], None, 20)
+    assert result["subsets"][1]["metrics"]["srcc"]["interval"] == pytest.approx(intervals["srcc"])
+    assert "at least 5 images" in result["subsets"][0]["failed_fits"]["plcc_logistic"]
+    assert result["rows"][0]["num_images"] == 9 and result["groups"] == []
+    assert measured(predictions, references)["subsets"] == []
+
+
+def test_a_subset_has_its_logistic_fitted_to_its_own_images():
+    generator = np.random.default_rng(1)
+    references = np.linspace(1, 9, 40)
+    predictions = 1 / (1 + np.exp(5 - references)) + generator.normal(0, 0.05, 40)
+    predictions[20:] *= -100  # another scale, and the other way round
+    first, second = measured(predictions, references, None, ["a"] * 20 + ["b"] * 20)["subsets"]
+    for row, part in ((first, slice(20)), (second, slice(20, 40))):
+        expected = compute_metrics(predictions[part], references[part])
+        assert row["metrics"]["plcc_logistic"]["value"] == pytest.approx(expected["plcc_logistic"])
+        low, high = row["metrics"]["plcc_logistic"]["interval"]
+        assert low < high
+    assert first["metrics"]["plcc_logistic"]["value"] > 0 > second["metrics"]["plcc_logistic"]["value"]
+
+
+def test_a_subset_is_resampled_by_groups_and_one_within_a_single_group_by_images():
+    generator = np.random.default_rng(0)
+    references, predictions = generator.normal(size=12), generator.normal(size=12)
+    groups = ["x", "x", "y", "y", "z", "z", "w", "w", "w", "w", "w", "w"]
+    of_three, of_one = measured(predictions, references, groups, ["a"] * 6 + ["b"] * 6)["subsets"]
+    expected = bootstrap_intervals(predictions[:6], references[:6], groups[:6], 20)["srcc"]
+    assert of_three["metrics"]["srcc"]["interval"] == pytest.approx(expected, nan_ok=True)
+    expected = bootstrap_intervals(predictions[6:], references[6:], None, 20)["srcc"]
+    assert of_one["metrics"]["srcc"]["interval"] == pytest.approx(expected)
+
+
+def test_an_image_without_a_score_is_left_out_of_its_subset():
+    result = measured([math.nan, 1.0, 2.0, 3.0, 4.0], [5.0, 1.0, 2.0, 3.0, 4.0], None, ["a", "a", "b", "a", "b"])
+    assert [(row["subset"], row["num_images"]) for row in result["subsets"]] == [("a", 2), ("b", 2)]
+    assert [row["metrics"]["srcc"]["value"] for row in result["subsets"]] == pytest.approx([1, 1])
+
+
+class CountingScorer:
+    """Scorer that remembers what it was asked for."""
+
+    description, needs_prompts = "counts", False
+
+    def __init__(self):
+        self.names: list[str] = []
+
+    def score(self, sources, prompts=None):
+        self.names += [sources[index][0] for index in range(len(sources))]
+        return [float(index % 5) for index in range(len(sources))]
+
+
+PUBLISHED = """dataset,model,srcc,plcc,source
+mine,NIQE,0.2674,0.2981,their page
+other,BRISQUE,0.6,0.7,another page
+mine,DeepEns,0.792,,a paper
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_subsets_and_published_figures_stand_in_the_report(rated, tmp_path, monkeypatch):
+    prepared, truth = rated
+    scorer = CountingScorer()
+    monkeypatch.setattr(ranking, "load_scorers", lambda models, options: {"counting": scorer})
+    (tmp_path / "published.csv").write_text(PUBLISHED)
+    options = ["--subsets", r"mine=^([01])\d*[0-57-9]\.png", "--published", tmp_path / "published.csv"]
+    report = run_ranking(tmp_path, "--model", "counting", "--dataset", f"mine={prepared}", *options)
+    assert scorer.names == list(truth)  # each once
+    result = report["datasets"]["mine"]
+    assert result["description"] == "split train: 12 images in 3 groups, 1 in no subset"
+    assert [(row["subset"], row["num_images"]) for row in result["subsets"]] == [("0", 9), ("1", 2)]
+    assert result["published"] == [
+        {"model": "NIQE", "srcc": 0.2674, "plcc": 0.2981, "source": "their page"},
+        {"model": "DeepEns", "srcc": 0.792, "plcc": None, "source": "a paper"},
+    ]
+    assert [row["model"] for row in result["rows"]] == ["counting"] and result["differences"] == []
+
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    header = next(line for line in text.splitlines() if line.startswith("| model | SRCC within group | SRCC | KRCC |"))
+    assert header.endswith("| pairwise accuracy | source |")
+    assert "| NIQE (published) |  | 0.267 |  | 0.298 |  |  |  |  |  | their page |" in text
+    assert "| DeepEns (published) |  | 0.792 |  |  |  |  |  |  |  | a paper |" in text
+    assert "BRISQUE" not in text and "It is not measured here" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| counting |")]
+    assert line.endswith("| measured |")
+    srcc, plcc = (format_measured(result["subsets"][0]["metrics"][name]) for name in ("srcc", "plcc_logistic"))
+    assert "| subset | images | model | SRCC | PLCC, 4 parameters |" in text
+    assert f"| 0 | 9 | counting | {srcc} | {plcc} |" in text
+    assert "counting, subset 1: no PLCC, 4 parameters: a logistic is fitted to at least 5 images" in text
+
+    with open(tmp_path / "report" / "metrics.csv", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["metric"] == "srcc"]
+    assert [(line["group"], line["subset"], line["num"]) for line in lines if not line["group"]] == [
+        ("", "", "12"),
+        ("", "0", "9"),
+        ("", "1", "2"),
+    ]
+    assert {line["model"] for line in lines} == {"counting"}
+
+
+def test_no_published_figure_is_in_a_test_of_difference(rated, tmp_path):
+    prepared, truth = rated
+    (tmp_path / "published.csv").write_text(PUBLISHED)
+    tables = [
+        write_table(tmp_path / f"{name}.csv", {key: sign * x for key, x in truth.items()})
+        for name, sign in (("right", 1), ("wrong", -1))
+    ]
+    options = ["--dataset", f"mine={prepared}", "--published", tmp_path / "published.csv"]
+    result = run_ranking(tmp_path, "--model", *tables, *options)["datasets"]["mine"]
+    assert [(pair["first"], pair["second"]) for pair in result["differences"]] == [("right.csv", "wrong.csv")]
+
+
+def test_a_report_of_before_subsets_and_published_figures_still_makes_its_tables():
+    report = json.loads((ROOT / "results" / "hecd.json").read_text(encoding="utf-8"))
+    (result,) = report["datasets"].values()
+    assert "subsets" not in result and "published" not in result
+    text = ranking_markdown(report)
+    assert f"| embedded | {format_measured(result['rows'][0]['metrics']['srcc_within_group'])} |" in text
+    assert "published" not in text and "| subset |" not in text and "source" not in text
+
+
+def test_a_limit_takes_images_from_the_whole_split_and_the_report_says_so(rated, tmp_path):
+    prepared, truth = rated
+    table = write_table(tmp_path / "a.csv", truth)
+    report = run_ranking(tmp_path, "--model", table, "--dataset", f"mine={prepared}", "--limit", "5")
+    result = report["datasets"]["mine"]
+    assert result["description"].startswith("split train: 5 of 12 images")
+    assert result["rows"][0]["num_images"] == 5 and result["rows"][0]["metrics"]["srcc"]["value"] == pytest.approx(1)
+    with open(tmp_path / "report" / "scores.csv", newline="") as file:
+        assert [line["path"] for line in csv.DictReader(file)] == ["00.png", "02.png", "04.png", "07.png", "09.png"]
+    whole, limited = load_rated(str(prepared), limit=12), load_rated(str(prepared), limit=5)
+    assert whole.num_in_split is None and whole.data_hash == load_rated(str(prepared)).data_hash
+    assert limited.data_hash == result["data_hash"] != whole.data_hash
+    assert len(limited.sources) == 5 and limited.sources[1] == whole.sources[2]
+
+
+def test_a_dataset_is_loaded_without_decoding_an_image(rated, monkeypatch):
+    prepared, truth = rated
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("an image was decoded")
+
+    with monkeypatch.context() as context:
+        context.setattr(Image, "open", refuse)
+        data = load_rated(str(prepared))
+        sources = [data.sources[index] for index in range(len(data.sources))]
+    assert [name for name, _ in sources] == list(truth) and data.references == list(truth.values())
+    assert all(isinstance(source, bytes) for _, source in sources)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--subsets", "^(ss"], "--subsets '^(ss' is no regular expression"),
+        (["--subsets", "^(ss..)"], "--subsets '^(ss..)' finds no subset in the paths of mine, such as '00.png'"),
+        (["--subsets", "mine=1", "mine=2"], "--subsets has two regular expressions for mine"),
+        (["--published", "other.csv"], "other.csv has figures of other, none of mine: name it so, NAME=DATASET"),
+        (["--published", "nothing.csv"], "nothing.csv cannot be read as a .csv table"),
+        (["--limit", "1"], "--limit must be at least 2, got 1"),
+    ],
+)
+def test_subsets_and_published_figures_that_are_not_there_are_refused_before_scoring(
+    rated, tmp_path, monkeypatch, capsys, options, message
+):
+    prepared, _ = rated
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ranking, "load_scorers", lambda models, options: pytest.fail("loaded"))
+    (tmp_path / "other.csv").write_text("dataset,model,srcc,plcc,source\nother,NIQE,0.2,0.3,page\n")
+    command = ["ranking", "--model", "a.csv", "--dataset", f"mine={prepared}", "--output_dir", "new"]
+    assert benchmark.main([*command, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_subsets_a_limit_and_published_figures_are_refused_for_preferences(rated, tmp_path, capsys):
+    _, truth = rated
+    comparisons = [{"id": "a", "prompt": "a cat", "generations": ["00.png", "01.png"], "ranking": [1, 2]}]
+    (tmp_path / "pictures" / "test.json").write_text(json.dumps(comparisons))
+    (tmp_path / "published.csv").write_text(PUBLISHED)
+    command = ["ranking", "--model", write_table(tmp_path / "a.csv", truth), "--output_dir", str(tmp_path / "new")]
+    command += ["--dataset", f"mine={tmp_path / 'pictures' / 'test.json'}"]
+    for options in (["--subsets", "(.)"], ["--limit", "5"], ["--published", str(tmp_path / "published.csv")]):
+        assert benchmark.main([*command, *options]) == 2
+        assert "mine holds preferences: --subsets, --limit and --published are for true" in capsys.readouterr().err
 
 
 def test_preferences_and_scores_stand_in_one_report(rated, tmp_path):

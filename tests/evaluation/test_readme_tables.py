@@ -59,6 +59,33 @@ def test_tables_are_made_from_the_reports_and_all_else_stays(root):
     assert write_tables(is_check=True, root=root) == 0
 
 
+def test_published_figures_and_subsets_have_their_tables(root):
+    report = json.loads(json.dumps(REPORT))
+    result = report["datasets"]["mine"]
+    result["rows"] = [{"model": "a", "metrics": dict.fromkeys(("srcc", "krcc", "plcc", "plcc_logistic"), MEASURED)}]
+    result["published"] = [{"model": "NIQE", "srcc": 0.2674, "plcc": None, "source": "their page"}]
+    metrics = dict.fromkeys(("srcc", "plcc_logistic"), MEASURED)
+    result["subsets"] = [
+        {"model": model, "subset": subset, "num_images": 7, "metrics": metrics}
+        for model in ("a", "b")
+        for subset in ("ss01", "ss02")
+    ]
+    (root / "results" / "mine.json").write_text(json.dumps(report))
+    shown = "0.500 [0.250, 0.750]"
+    assert TABLES["ranking"](report) == (
+        "| model | SRCC | PLCC | PLCC, 4 parameters | source |\n| --- | --- | --- | --- | --- |\n"
+        f"| a | {shown} | {shown} | {shown} | measured |\n| NIQE (published) | 0.267 |  |  | their page |"
+    )
+    text = fill_tables("<!-- table subsets results/mine.json -->\n<!-- end of table -->", root)
+    assert text.splitlines()[1:-1] == [
+        "| subset | images | model | SRCC | PLCC, 4 parameters |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {subset} | 7 | {model} | {shown} | {shown} |" for subset in ("ss01", "ss02") for model in ("a", "b")),
+    ]
+    with pytest.raises(ValueError, match="a table of subsets needs a report that was made with --subsets"):
+        TABLES["subsets"](REPORT)
+
+
 def test_a_check_finds_a_number_that_was_changed_by_hand_and_changes_nothing(root, capsys):
     write_tables(is_check=False, root=root)
     edited = (root / "README.md").read_text().replace("0.500 [0.250", "0.600 [0.250", 1)

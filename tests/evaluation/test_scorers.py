@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -375,6 +376,19 @@ def install(monkeypatch):
         monkeypatch.setattr(reference_scorers, "version", lambda package: "9.9" if package == name else "?")
 
     return put
+
+
+def test_a_scorer_of_another_library_holds_one_image_at_a_time(images):
+    class Watching(reference_scorers.LibraryScorer):
+        def __init__(self):
+            self.seen: list[weakref.ref] = []
+
+        def score_image(self, image, prompt):
+            assert not any(before() for before in self.seen)  # all are gone
+            self.seen.append(weakref.ref(image))
+            return 1.0
+
+    assert Watching().score(images * 3) == [1.0] * 6
 
 
 def test_brisque_is_inverted_and_flat_images_have_no_score(install, images, tmp_path, caplog):
