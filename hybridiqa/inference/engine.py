@@ -5,13 +5,14 @@ Importing this loads no library: `load_engine` loads those of the engine that is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
+
+    from hybridiqa.inference.engine_output import EngineOutput
 
 DTYPES_OF_ENGINES = {
     "torch": ("float32", "bfloat16", "float16"),
@@ -26,21 +27,6 @@ DTYPES = tuple(dict.fromkeys(dtype for dtypes in DTYPES_OF_ENGINES.values() for 
 def dtype_named(name: str) -> str:
     """Return the dtype that a short name such as bf16 stands for, or the name itself."""
     return SHORT_DTYPES.get(name, name)
-
-
-@dataclass(frozen=True)
-class EngineOutput:
-    """Output of an engine for a batch of images, in float32 and on the CPU; see `HybridIQAOutput`.
-
-    Args:
-        scores: `(batch,)`.
-        patch_scores: `(batch, native patches)`.
-        features: `(batch, num_features)` with the pooled head, else None.
-    """
-
-    scores: torch.Tensor
-    patch_scores: torch.Tensor
-    features: torch.Tensor | None = None
 
 
 class Engine(Protocol):

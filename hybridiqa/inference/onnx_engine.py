@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig
 
-from hybridiqa.inference.engine import EngineOutput
+from hybridiqa.inference.engine_output import EngineOutput
 from hybridiqa.models import hub_code
 from hybridiqa.models.loading import find_head_type
 from hybridiqa.utils.libraries import first_line, import_optional

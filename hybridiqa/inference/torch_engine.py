@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from hybridiqa.inference.engine import EngineOutput
+from hybridiqa.inference.engine_output import EngineOutput
 from hybridiqa.models.loading import load_model, model_fingerprint
 from hybridiqa.utils.devices import choose_device
 from hybridiqa.utils.libraries import first_line

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, PreTrainedModel
 
 from hybridiqa.commands import score
-from hybridiqa.inference.engine import EngineOutput
+from hybridiqa.inference.engine_output import EngineOutput
 from hybridiqa.inference.patch_maps import PatchMaps
 from hybridiqa.inference.scoring import ScoredSource
 from hybridiqa.scores import ledger
@@ -518,8 +518,11 @@ def test_ctrl_c_keeps_what_is_scored_and_the_command_goes_on(library, tiny_check
 
 def test_a_score_that_is_no_number_is_an_error(library, tiny_checkpoint, tmp_path, capsys, monkeypatch):
     engine_class = score.load_engine(tiny_checkpoint).__class__
-    infinite = EngineOutput(torch.full((3,), torch.inf), torch.zeros(3, 4))
-    monkeypatch.setattr(engine_class, "score_patches", lambda self, patches: infinite)
+
+    def give_infinity(_, patches: torch.Tensor) -> EngineOutput:
+        return EngineOutput(torch.full(patches.shape[:1], torch.inf), torch.zeros(patches.shape[:2]))
+
+    monkeypatch.setattr(engine_class, "score_patches", give_infinity)
     assert run(tiny_checkpoint, library, "--output", tmp_path / "scores.csv") == 1
     assert "its score is inf, no number in float32" in capsys.readouterr().out
     assert [row.score for row in read_scores(tmp_path / "scores.csv")] == [None] * 3

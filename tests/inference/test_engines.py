@@ -91,7 +91,7 @@ def test_what_cannot_be_compiled_is_one_clear_line(tiny_checkpoint, monkeypatch)
     def fail(self, pixel_values):
         raise RuntimeError("no compiler\nand a long story")
 
-    monkeypatch.setattr(type(load_model(tiny_checkpoint)), "predict_patch_scores", fail)
+    monkeypatch.setattr(type(load_model(tiny_checkpoint)), "predict", fail)
     with pytest.raises(ValueError, match=r"^--compile does not work here: no compiler$"):
         load_engine(tiny_checkpoint, device="cpu", compile=True)
 

@@ -8,7 +8,8 @@ from factories import make_picture, make_pooled_model
 from PIL import Image
 
 from hybridiqa.commands import export, score
-from hybridiqa.inference.engine import EngineOutput, load_engine
+from hybridiqa.inference.engine import load_engine
+from hybridiqa.inference.engine_output import EngineOutput
 from hybridiqa.inference.scoring import PatchChoice, scorer_name
 from hybridiqa.models.loading import model_fingerprint, views_fingerprint
 from hybridiqa.scores.score_file import read_scores
