@@ -206,7 +206,7 @@ def test_a_milder_chain_is_less_distorted():
     larger = [
         difference(clean, chain.apply(clean, 1)) > difference(clean, milder.apply(clean, 1)) for chain, milder in pairs
     ]
-    assert len(pairs) >= 24 and np.mean(larger) > 0.9  # one distortion can hide another: blur after noise
+    assert len(pairs) >= 24 and np.mean(larger) > 0.95  # one distortion can hide another: blur after noise
 
 
 def test_chains_are_written_at_the_score_of_their_level_and_know_their_image(tmp_path, clean_dir):
