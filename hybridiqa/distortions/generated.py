@@ -41,6 +41,11 @@ def _make_blobs(image: Image.Image, spots: np.ndarray) -> np.ndarray:
     return strength
 
 
+def _find_slopes(surface: np.ndarray) -> np.ndarray:
+    """Return how a surface rises by row and by column, `(2, height, width)`; a single row or column is flat."""
+    return np.stack(np.gradient(np.pad(surface, 1, mode="edge")))[:, 1:-1, 1:-1]
+
+
 def _sort_by_detail(image: Image.Image, spots: np.ndarray) -> np.ndarray:
     """Sort spots as of `_make_blobs`, the one with the most contrast in its neighbourhood first."""
     grey = np.asarray(image.convert("L"), dtype=np.float32)
@@ -48,11 +53,6 @@ def _sort_by_detail(image: Image.Image, spots: np.ndarray) -> np.ndarray:
     detail = uniform_filter(np.asarray(steepness.resize((DETAIL_MAP_SIZE, DETAIL_MAP_SIZE), Image.Resampling.BOX)), 5)
     rows, columns = (spots[:, :2] * DETAIL_MAP_SIZE).astype(int).T
     return spots[np.argsort(-detail[rows, columns], kind="stable")]
-
-
-def _find_slopes(surface: np.ndarray) -> np.ndarray:
-    """Return how a surface rises by row and by column, `(2, height, width)`; a single row or column is flat."""
-    return np.stack(np.gradient(np.pad(surface, 1, mode="edge")))[:, 1:-1, 1:-1]
 
 
 def melted(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
