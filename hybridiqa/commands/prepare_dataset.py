@@ -43,13 +43,16 @@ from hybridiqa.data.loading import load_prepared
 from hybridiqa.data.near_duplicates import merge_near_duplicates
 from hybridiqa.data.sources import FORMATS, describe_formats, opened_source, read_source
 from hybridiqa.data.splits import paths_of_groups, split_as_published, split_at_random
-from hybridiqa.distortions.synthesis import SynthesisOptions, synthesize
+from hybridiqa.distortions.synthesis import TYPES, SynthesisOptions, synthesize
 from hybridiqa.utils.atomic import check_new_folder, is_within, new_folder
 from hybridiqa.utils.cli import exit_status
 from hybridiqa.utils.hub import HubRepository, PushError
 
 PROGRAM = "prepare_dataset.py"
-SYNTHESIS_OPTIONS = ("versions_per_image", "mixes_per_image", "max_size", "crops_per_image", "crop_size")
+SYNTHESIS_OPTIONS = (
+    *("types", "versions_per_image", "mixes_per_image", "chains_per_image", "milder_chains"),
+    *("max_size", "crops_per_image", "crop_size"),
+)
 NUM_LISTED = 10  # names of unscored files on the screen; report.json has them all
 WITH_DATABASES = ("auto", *DATABASES)  # formats whose scores have a range, and images groups, of their own
 
@@ -316,8 +319,28 @@ def _card_options() -> _OneLineParser:
 def _synthesis_options() -> _OneLineParser:
     parser = _OneLineParser(add_help=False)
     add = parser.add_argument
-    add("--versions_per_image", type=int, help="of 60 (default all)")
-    add("--mixes_per_image", type=int, default=0, help="of two distortions each, besides (default 0)")
+    add(
+        "--types",
+        nargs="+",
+        choices=TYPES,
+        default=["trained"],
+        metavar="NAME",
+        help="of versions with one distortion: trained (default; 12 types), generated (6, of AI images), or both",
+    )
+    add("--versions_per_image", type=int, help="of 60, or 30 generated ones, or 90 of both (default all)")
+    add("--mixes_per_image", type=int, default=0, help="of two trained distortions each, besides (default 0)")
+    add(
+        "--chains_per_image",
+        type=int,
+        default=0,
+        help="of one to four distortions of both tables each, besides, in the order in which they follow each other in "
+        "the life of an image (default 0)",
+    )
+    add(
+        "--milder_chains",
+        action="store_true",
+        help="with --chains_per_image: each chain also with each of its levels one less",
+    )
     add("--max_size", type=int, help="longer side in pixels (default: as it is)")
     add("--crops_per_image", type=int, help="take so many squares out of an image, each ...")
     add("--crop_size", type=int, help="... of this side in pixels and at a random scale of it (default: it is whole)")

@@ -9,16 +9,17 @@ import itertools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from hybridiqa.data.folders import NOT_AN_IMAGE, DecodedFile, read_image
-from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, distort, has_effect, shrink
+from hybridiqa.distortions.generated import GENERATED
+from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, apply_distortion, has_effect, shrink
 from hybridiqa.utils.atomic import new_folder
 from hybridiqa.utils.files import as_text, has_image_suffix, walk_files
 from hybridiqa.utils.processes import map_in_processes
@@ -26,31 +27,55 @@ from hybridiqa.utils.processes import map_in_processes
 logger = logging.getLogger(__name__)
 
 CODECS = ("jpeg", "webp")  # the last thing that happens to an image
+# A chain takes at most one type of each group, in the order in which they follow each other in the life of an image.
+CHAIN_GROUPS = (
+    tuple(GENERATED),
+    ("elastic", "wrong_patches", "shuffled_blocks"),
+    ("banding", "oversaturate", "exposure"),
+    ("rescale", "blur"),
+    ("noise",),
+    ("oversharpen",),
+    CODECS,
+)
+MAX_CHAIN_LENGTH = 4
+TYPES = {"trained": DISTORTIONS, "generated": GENERATED}
+ALL_TYPES = DISTORTIONS | GENERATED
 MAX_MIXES = 400  # of an image; of the rarest level, a fifth of them, there are 112
+MAX_CHAINS = 200  # of an image; of the rarest level, a fifth of them, there are 130 pairs, of which mixes can take 80
 MAX_GROUP_BYTES = 180  # file systems allow 255 a name, and distortion type, level and suffix must still fit
 
 
 @dataclass(frozen=True)
 class Version:
-    """One distortion of an image, or two of them one after the other: (distortion type, level) each."""
+    """One distortion of an image, or several of them one after the other: (distortion type, level) each."""
 
     distortions: tuple[tuple[str, int], ...]
 
     @property
     def level(self) -> int:
-        """Return 1 to 5; of two the root of the sum of squares, as errors add that know nothing of each other."""
+        """Return 1 to 5; of several the root of the sum of squares, as errors add that know nothing of each other."""
         return min(max(LEVELS), round(math.hypot(*(level for _, level in self.distortions))))
 
     @property
     def name(self) -> str:
-        """Return `type_level`, joined by `+` where there are two."""
+        """Return `type_level`, joined by `+` where there are several."""
         return "+".join(f"{distortion_type}_{level}" for distortion_type, level in self.distortions)
 
     def apply(self, image: Image.Image, seed: int) -> Image.Image:
         """Distort an image: RGB in, RGB of the same size out."""
         for distortion_type, level in self.distortions:
-            image = distort(image, distortion_type, level, seed)
+            image = apply_distortion(ALL_TYPES[distortion_type], image, level, seed)
         return image
+
+    @property
+    def milder(self) -> "Version | None":
+        """Return the same with each level one less, without those of level 1; None where that is the clean image.
+
+        The level of a chain is less by one at least, as 1 off each of some numbers is 1 or more off the root of the sum
+        of their squares.
+        """
+        distortions = tuple((name, level - 1) for name, level in self.distortions if level > 1)
+        return Version(distortions) if distortions else None
 
 
 @dataclass
@@ -110,15 +135,15 @@ def read_clean(path: Path, max_size: int | None) -> Image.Image:
     return make_clean(read_image(path), max_size)
 
 
-def _draw_versions(num_versions: int | None, rng: np.random.Generator) -> list[Version]:
+def _draw_versions(types: list[str], num_versions: int | None, rng: np.random.Generator) -> list[Version]:
     """Draw distinct single distortions: all, or a number of them with the levels spread evenly."""
     if num_versions is None:
-        return [Version(((name, level),)) for name in DISTORTIONS for level in LEVELS]
+        return [Version(((name, level),)) for name in types for level in LEVELS]
     quotient, remainder = divmod(num_versions, len(LEVELS))
     versions = []
     for position, level in enumerate(rng.permutation(LEVELS)):
         num_types = quotient + (position < remainder)
-        names = rng.choice(list(DISTORTIONS), num_types, replace=False)
+        names = rng.choice(types, num_types, replace=False)
         versions += [Version(((str(name), int(level)),)) for name in names]
     return versions
 
@@ -136,6 +161,41 @@ def _draw_mixes(num_mixes: int, rng: np.random.Generator) -> list[Version]:
         rng.shuffle(mixes)
     order = itertools.cycle(int(level) for level in rng.permutation(LEVELS))
     return [by_level[level].pop() for level in itertools.islice(order, num_mixes)]
+
+
+@cache
+def _levels_by_length(level: int) -> list[list[tuple[int, ...]]]:
+    """Return, for each length that a chain of a level can have, what the levels of its distortions can be.
+
+    They come to no more than 5 (of which `Version.level` would make 5): beyond that, all chains look alike.
+    """
+    by_length = (
+        [levels for levels in itertools.product(LEVELS, repeat=length) if round(math.hypot(*levels)) == level]
+        for length in range(1, MAX_CHAIN_LENGTH + 1)
+    )
+    return [choices for choices in by_length if choices]  # of level 1, there are no chains of three or four
+
+
+def _draw_chain(level: int, rng: np.random.Generator) -> Version:
+    """Draw a chain of a level: its length, the levels of its distortions, their groups, a type of each."""
+    by_length = _levels_by_length(level)
+    choices = by_length[rng.integers(len(by_length))]
+    levels = choices[rng.integers(len(choices))]
+    groups = sorted(rng.choice(len(CHAIN_GROUPS), len(levels), replace=False))
+    types = [CHAIN_GROUPS[group][rng.integers(len(CHAIN_GROUPS[group]))] for group in groups]
+    return Version(tuple(zip(types, levels, strict=True)))
+
+
+def _draw_chains(num_chains: int, taken: Collection[Version], rng: np.random.Generator) -> list[Version]:
+    """Draw distinct chains of one to four distortions that are not taken, their levels spread evenly."""
+    chains: dict[Version, None] = {}
+    order = itertools.cycle(int(level) for level in rng.permutation(LEVELS))
+    for level in itertools.islice(order, num_chains):
+        chain = _draw_chain(level, rng)
+        while chain in taken or chain in chains:
+            chain = _draw_chain(level, rng)
+        chains[chain] = None
+    return list(chains)
 
 
 def cut_at_random(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
@@ -156,14 +216,17 @@ class SynthesisOptions:
 
     Args:
         seed: of all draws, 0 or more.
-        versions_per_image: how many of the 60 pairs of distortion type and level; None takes all.
-        mixes_per_image: how many mixes of two distortions besides.
+        versions_per_image: how many of the pairs of distortion type and level (60, 30 or 90); None takes all.
+        mixes_per_image: how many mixes of two trained distortions besides.
         max_size: limits the longer side of the image, in pixels; None leaves it.
         crops_per_image: clean squares cut out of the image in its place, at random sizes of it; None takes it whole.
         crop_size: their side, in pixels.
+        types: whose distortions single versions are made of, `trained` (12 types), `generated` (6) or both.
+        chains_per_image: how many chains of one to four distortions besides, of both tables, as in `CHAIN_GROUPS`.
+        milder_chains: whether each chain comes with its milder version, as in `Version.milder`.
 
     Raises:
-        ValueError: numbers out of range, or crops without their size.
+        ValueError: numbers out of range, unknown types, crops without their size, or milder chains without chains.
     """
 
     seed: int = 0
@@ -172,13 +235,22 @@ class SynthesisOptions:
     max_size: int | None = None
     crops_per_image: int | None = None
     crop_size: int | None = None
+    types: Sequence[str] = ("trained",)
+    chains_per_image: int = 0
+    milder_chains: bool = False
 
     def __post_init__(self) -> None:
-        num_pairs = len(DISTORTIONS) * len(LEVELS)
-        if self.versions_per_image is not None and not 1 <= self.versions_per_image <= num_pairs:
-            raise ValueError(f"got {self.versions_per_image} versions per image; accepted: 1 to {num_pairs}")
+        if not self.types or not set(self.types) <= set(TYPES):
+            raise ValueError(f"got the types {', '.join(self.types) or 'none'}; accepted: {', '.join(TYPES)}")
+        num_pairs = len(self.type_names) * len(LEVELS)
+        if self.versions_per_image is not None and not 0 <= self.versions_per_image <= num_pairs:
+            raise ValueError(f"got {self.versions_per_image} versions per image; accepted: 0 to {num_pairs}")
         if not 0 <= self.mixes_per_image <= MAX_MIXES:
             raise ValueError(f"got {self.mixes_per_image} mixes per image; accepted: 0 to {MAX_MIXES}")
+        if not 0 <= self.chains_per_image <= MAX_CHAINS:
+            raise ValueError(f"got {self.chains_per_image} chains per image; accepted: 0 to {MAX_CHAINS}")
+        if self.milder_chains and not self.chains_per_image:
+            raise ValueError("got milder chains and no chains per image; accepted: 1 or more of them")
         if (self.crops_per_image is None) != (self.crop_size is None):
             raise ValueError("crops per image and their size go together, got only one of them")
         counts = (self.max_size, self.crops_per_image, self.crop_size)
@@ -187,6 +259,22 @@ class SynthesisOptions:
                 f"got seed {self.seed}, max_size {self.max_size}, {self.crops_per_image} crops of {self.crop_size}; "
                 "accepted: a seed of 0 or more, the others 1 or more"
             )
+
+    @property
+    def type_names(self) -> list[str]:
+        """Return the distortion types of single versions."""
+        return [name for table, distortions in TYPES.items() if table in self.types for name in distortions]
+
+    def draw_versions(self, rng: np.random.Generator) -> list[Version]:
+        """Draw the distinct versions of one clean image: single distortions, mixes, chains and their milder versions.
+
+        Each kind is drawn after those before it, so that more of it, or none, does not change them.
+        """
+        versions = _draw_versions(self.type_names, self.versions_per_image, rng)
+        versions += _draw_mixes(self.mixes_per_image, rng)
+        chains = _draw_chains(self.chains_per_image, set(versions), rng)
+        milder = [chain.milder for chain in chains] if self.milder_chains else []
+        return list(dict.fromkeys([*versions, *chains, *filter(None, milder)]))
 
     def cut_clean(self, decoded: DecodedFile, group: str) -> Iterator[tuple[str, Image.Image]]:
         """Yield the clean images that are made of one file, and the name of each."""
@@ -220,8 +308,7 @@ def _write_versions(
         rows.append({"group": name} | source | {"width": clean.width, "height": clean.height})
         seed = derive_seed(options.seed, name)
         rng = np.random.default_rng(seed)
-        versions = _draw_versions(options.versions_per_image, rng) + _draw_mixes(options.mixes_per_image, rng)
-        for version in versions:
+        for version in options.draw_versions(rng):
             distorted = version.apply(clean, seed)
             if not has_effect(clean, distorted):
                 without_effect.append((relative_path, version.name))
@@ -245,8 +332,8 @@ def synthesize(
     A clean image goes to `Perfect/5/<group>__clean.png`, level n to `Artifact/<6-n>/<group>__<type>_<n>.png`, where
     the group names the source image, with `@<number>` behind it for a crop; `manifest.csv` lists group, source file
     with its sha256, and the clean image's width and height in pixels. A mix of two distortions is called
-    `<group>__<type>_<n>+<type>_<n>.png`; a codec is its last one, and the levels add as in `Version`. A distortion that
-    changes nothing (colour on a grey image) is left out and reported, as are broken images.
+    `<group>__<type>_<n>+<type>_<n>.png`; a codec is its last one, and the levels add as in `Version`. Chains are called
+    alike. A distortion that changes nothing (colour on a grey image) is left out and reported, as are broken images.
 
     Raises ValueError for no image in `clean_dir`, or an `output_dir` that holds anything; a run that fails leaves
     nothing behind.

@@ -11,7 +11,21 @@ from factories import difference, textured_picture
 from PIL import Image
 
 from hybridiqa.data.folders import read_hybrid_folder
-from hybridiqa.distortions.synthesis import CODECS, SynthesisOptions, Version, cut_at_random, read_clean, synthesize
+from hybridiqa.distortions.generated import GENERATED
+from hybridiqa.distortions.held_out import HELD_OUT_DISTORTIONS
+from hybridiqa.distortions.synthesis import (
+    CHAIN_GROUPS,
+    CODECS,
+    MAX_CHAIN_LENGTH,
+    MAX_CHAINS,
+    MAX_GROUP_BYTES,
+    MAX_MIXES,
+    SynthesisOptions,
+    Version,
+    cut_at_random,
+    read_clean,
+    synthesize,
+)
 from hybridiqa.distortions.trained import DISTORTIONS, LEVELS, distort
 
 
@@ -63,7 +77,10 @@ def test_drawn_versions_spread_over_the_levels(tmp_path, clean_dir):
 
 
 def test_the_number_of_processes_does_not_change_a_byte(tmp_path, clean_dir):
-    options = SynthesisOptions(versions_per_image=11, mixes_per_image=1, crops_per_image=2, crop_size=64, seed=3)
+    options = SynthesisOptions(
+        **{"versions_per_image": 11, "mixes_per_image": 1, "crops_per_image": 2, "crop_size": 64, "seed": 3},
+        **{"types": ("trained", "generated"), "chains_per_image": 5, "milder_chains": True},
+    )
     synthesize(clean_dir, tmp_path / "one", options)
     synthesize(clean_dir, tmp_path / "two", options, num_workers=2)
     synthesize(clean_dir, tmp_path / "other", replace(options, seed=4))
@@ -132,6 +149,99 @@ def test_a_mix_is_its_distortions_one_after_the_other():
     assert mix.apply(clean, seed=5).tobytes() == expected.tobytes()
 
 
+def draw_chains(num_chains: int, seed: int, **options) -> list[Version]:
+    options = SynthesisOptions(versions_per_image=0, chains_per_image=num_chains, **options)
+    return options.draw_versions(np.random.default_rng(seed))
+
+
+def test_every_type_has_a_place_in_the_order_of_chains_and_no_held_out_one_has():
+    types = [name for group in CHAIN_GROUPS for name in group]
+    assert sorted(types) == sorted([*DISTORTIONS, *GENERATED]) and CHAIN_GROUPS[-1] == CODECS
+    assert not set(types) & set(HELD_OUT_DISTORTIONS)
+
+
+def test_chains_keep_the_order_of_groups_and_take_at_most_one_type_of_each():
+    group_of = {name: number for number, group in enumerate(CHAIN_GROUPS) for name in group}
+    drawn = [chain for seed in range(10) for chain in draw_chains(50, seed, milder_chains=True)]
+    for chain in drawn:
+        groups = [group_of[name] for name, _ in chain.distortions]
+        assert groups == sorted(set(groups)), chain.name
+    assert {name for chain in drawn for name, _ in chain.distortions} == set(group_of)
+    assert {len(chain.distortions) for chain in drawn} == set(range(1, MAX_CHAIN_LENGTH + 1))
+
+
+def test_chains_are_distinct_and_their_levels_spread_evenly():
+    for seed in range(10):
+        chains = draw_chains(40, seed)
+        assert len(set(chains)) == 40
+        assert [sum(chain.level == level for chain in chains) for level in LEVELS] == [8] * 5
+        assert len({len(chain.distortions) for chain in chains}) == MAX_CHAIN_LENGTH
+    rest = [chain.level for chain in draw_chains(7, seed=0)]
+    assert {rest.count(level) for level in LEVELS} == {1, 2}
+
+
+def test_chains_are_none_of_the_other_versions_and_do_not_change_them():
+    options = SynthesisOptions(mixes_per_image=MAX_MIXES, types=("trained", "generated"))
+    others = options.draw_versions(np.random.default_rng(0))
+    both = replace(options, chains_per_image=MAX_CHAINS).draw_versions(np.random.default_rng(0))
+    assert len(others) == 90 + MAX_MIXES and both[: len(others)] == others
+    assert len(set(both)) == len(others) + MAX_CHAINS
+
+
+def test_a_milder_chain_has_each_level_one_less_and_a_lower_level():
+    assert Version((("blur", 3), ("noise", 1), ("jpeg", 2))).milder == Version((("blur", 2), ("jpeg", 1)))
+    assert Version((("blur", 1), ("jpeg", 1))).milder is None
+    for seed in range(10):
+        chains = draw_chains(50, seed)
+        milder = [chain.milder for chain in chains]
+        assert all(less is None or less.level < chain.level for chain, less in zip(chains, milder, strict=True))
+        both = draw_chains(50, seed, milder_chains=True)
+        assert both[:50] == chains and len(set(both)) == len(both)
+        assert set(both) == {*chains, *milder} - {None}
+
+
+def test_a_milder_chain_is_less_distorted():
+    clean = textured_picture()
+    pairs = [(chain, chain.milder) for chain in draw_chains(40, seed=1) if chain.milder]
+    larger = [
+        difference(clean, chain.apply(clean, 1)) > difference(clean, milder.apply(clean, 1)) for chain, milder in pairs
+    ]
+    assert len(pairs) >= 24 and np.mean(larger) > 0.95  # one distortion can hide another: blur after noise
+
+
+def test_chains_are_written_at_the_score_of_their_level_and_know_their_image(tmp_path, clean_dir):
+    options = SynthesisOptions(versions_per_image=0, chains_per_image=10, milder_chains=True)
+    report = synthesize(clean_dir, tmp_path / "out", options)
+    assert not report.without_effect
+    paths = sorted((tmp_path / "out" / "Artifact").rglob("*.png"))
+    assert report.num_distorted == len(paths) > 30
+    for path in paths:
+        levels = [int(part.rsplit("_", 1)[1]) for part in path.stem.split("__")[1].split("+")]
+        assert path.parent.name == str(6 - round(float(np.hypot.reduce(levels))))
+    records = read_hybrid_folder(tmp_path / "out", group_pattern="([^/]+)__").records
+    assert {record.group for record in records} == {"a", "a-2", "sub-b"}
+
+
+def test_the_longest_name_of_a_chain_fits_a_file_system():
+    longest = sorted((max(map(len, group)) for group in CHAIN_GROUPS), reverse=True)[:MAX_CHAIN_LENGTH]
+    name = "@1000__" + "+".join("t" * length + "_5" for length in longest) + ".png"
+    assert MAX_GROUP_BYTES + len(name) <= 255
+
+
+def test_generated_types_alone_or_with_the_trained_ones_can_be_chosen(tmp_path, clean_dir):
+    def draw(*types: str) -> list[Version]:
+        return SynthesisOptions(types=types).draw_versions(np.random.default_rng(0))
+
+    assert [version.name for version in draw("generated")] == [
+        f"{name}_{level}" for name in GENERATED for level in LEVELS
+    ]
+    assert draw("generated", "trained") == draw("trained") + draw("generated")
+    report = synthesize(clean_dir, tmp_path / "out", SynthesisOptions(versions_per_image=10, types=("generated",)))
+    assert report.num_distorted == 30
+    names = {path.stem.split("__")[1][:-2] for path in (tmp_path / "out" / "Artifact").rglob("*.png")}
+    assert names <= set(GENERATED)
+
+
 def test_crops_are_squares_of_the_image_and_keep_apart_what_is_of_one_image(tmp_path, clean_dir):
     textured_picture(40, 200).save(clean_dir / "narrow.png")
     options = SynthesisOptions(versions_per_image=5, crops_per_image=3, crop_size=64)
@@ -165,6 +275,11 @@ def test_a_crop_shows_the_image_between_its_own_size_and_one_that_fits(seed):
     [
         ({"versions_per_image": 61}, "got 61 versions per image"),
         ({"mixes_per_image": -1}, "got -1 mixes per image; accepted: 0 to 400"),
+        ({"types": ("generated",), "versions_per_image": 31}, "got 31 versions per image; accepted: 0 to 30"),
+        ({"types": ("sepia",)}, "got the types sepia; accepted: trained, generated"),
+        ({"types": ()}, "got the types none"),
+        ({"chains_per_image": 201}, "got 201 chains per image; accepted: 0 to 200"),
+        ({"milder_chains": True}, "got milder chains and no chains"),
         ({"crop_size": 100}, "go together"),
         ({"crops_per_image": 0, "crop_size": 100}, "got seed 0, max_size None, 0 crops of 100"),
         ({"seed": -1}, "got seed -1"),
