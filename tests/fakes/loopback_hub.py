@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from fakes.fresh_python import ONE_THREAD, run_fresh
@@ -92,28 +93,31 @@ class LoopbackHub:
             "no_proxy": "127.0.0.1,localhost",
         }
 
-    def start(self, *command: object, home: Path, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    def start(self, *command: object, home: Path, **options: Any) -> subprocess.Popen:
         """Start Python in a process of its own, to talk to.
 
         Args:
             home: its cache.
-            environment: more variables.
+            options: of `subprocess.Popen`, and `token` and (more variables) `environment`.
         """
-        variables = os.environ | ONE_THREAD | self.environment(home) | (environment or {})
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        return subprocess.Popen([sys.executable, *map(str, command)], env=variables, **pipes)
+        token, more = options.pop("token", TOKEN), options.pop("environment", None) or {}
+        variables = os.environ | ONE_THREAD | self.environment(home, token) | more
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, *map(str, command)], env=variables, **(pipes | options))
 
-    def run(
-        self,
-        *command: object,
-        home: Path,
-        cwd: Path | None = None,
-        token: str | None = TOKEN,
-        environment: dict[str, str] | None = None,
-    ) -> subprocess.CompletedProcess:
-        """Run Python in a process of its own, to its end; the arguments are those of `start`."""
-        variables = os.environ | ONE_THREAD | self.environment(home, token) | (environment or {})
-        return run_fresh(command, variables, cwd)
+    def run(self, *command: object, home: Path, **options: Any) -> subprocess.CompletedProcess:
+        """Run Python in a process of its own, to its end; the arguments are those of `start`.
+
+        It is forked from one that has loaded the libraries, unless there are other options than `cwd`, `token` and
+        `environment`.
+        """
+        if set(options) - {"cwd", "token", "environment"}:
+            process = self.start(*command, home=home, **options)
+            stdout, stderr = process.communicate()
+            return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        token, more = options.get("token", TOKEN), options.get("environment") or {}
+        variables = os.environ | ONE_THREAD | self.environment(home, token) | more
+        return run_fresh(command, variables, options.get("cwd"))
 
     def fail(self, how: str, at: int = 1, matching: str = "", is_lasting: bool = False) -> None:
         """Let the `at`-th request from now on whose "METHOD /path" matches the pattern fail; see `Fault`."""

@@ -64,7 +64,15 @@ class Client:
     """A process of its own that does something with every line it is given, and answers with a line of JSON."""
 
     def __init__(self, hub: LoopbackHub, home: Path, code: str, *arguments: object, **environment: str):
-        self.process = hub.start("-c", QUICK_RETRIES + code, *arguments, home=home, environment=environment)
+        self.process = hub.start(
+            "-c",
+            QUICK_RETRIES + code,
+            *arguments,
+            home=home,
+            stdin=subprocess.PIPE,
+            stderr=None,
+            environment=environment,
+        )
 
     def __call__(self, line: str):
         print(line, file=self.process.stdin, flush=True)
