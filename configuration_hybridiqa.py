@@ -40,6 +40,7 @@ MAX_QUANTILES = 10_001  # 21 are written
 MAX_WHOLE_VIEWS = 4
 MAX_TILES = 8  # a side of a view of the whole image
 MAX_FEATURES = 4096  # of an image, which can be kept beside its score
+MAX_TOKENS = 16_384  # of a patch in an encoder of tokens, such as a vision transformer
 DEPTH_NAME = re.compile(r"depth|layers|blocks|stages|levels|experts|convs")
 LABEL_NAMES = ("id2label", "label2id")
 # Through these a configuration names code or weights of another repository, which would be fetched and run.
@@ -58,16 +59,17 @@ class HybridIQAConfig(PretrainedConfig):
 
     Args:
         backbone_config: configuration, or its dictionary with `model_type`, of any backbone that `AutoBackbone` builds
-            with four stages of stride 4, 8, 16 and 32. Default: ResNet-152, depths [3, 8, 36, 3].
+            with four stages of stride 4, 8, 16 and 32. Default: ResNet-152, depths [3, 8, 36, 3]. For the pooled head
+            also an encoder of tokens that `AutoModel` builds, such as DINOv2 or the vision part of SigLIP or CLIP.
         head_type: "hyper", the published one: a hyper network writes a target network for each patch, and an image's
-            score is the mean over its patches; or "pooled": mean and standard deviation of the four stages over views
-            of the image, read by one small network for all of them.
+            score is the mean over its patches; or "pooled": mean and standard deviation of the four stages (or of an
+            encoder's tokens, beside its pooled output) over views of the image, read by one small network for all.
         whole_views: of the pooled head, the views of the whole image beside its native patches, each by its tiles a
             side: with [1, 2] it is seen in one patch and in 2 x 2. No view with the hyper head.
         num_features: of the pooled head, the length of the vector that its network reads; at most 4096.
         pooled_width: of the pooled head, the width of its network's hidden layer.
         pooled_dropout: of the pooled head, the share of features and of hidden values left out in training.
-        patch_size: side of the square patches, in pixels; a multiple of 32.
+        patch_size: side of the square patches, in pixels; a multiple of 32, or of an encoder's own patches.
         num_patches: patches an image when scoring, for a new model; a checkpoint's image processor has its own.
         lda_channels: channels to which stages 1-3 are reduced in the local distortion aware (LDA) modules.
         lda_width: length of the vector that each of stages 1-3 gives to the target network.
@@ -110,7 +112,7 @@ class HybridIQAConfig(PretrainedConfig):
     ):
         check_bounds("config.json", kwargs)
         _check_names("config.json", type(self), kwargs)
-        self.backbone_config = _make_backbone_config(backbone_config)
+        self.backbone_config = _make_backbone_config(backbone_config, head_type)
         self.patch_size = patch_size
         self.num_patches = num_patches
         self.lda_channels = _to_list("lda_channels", lda_channels)
@@ -139,6 +141,11 @@ class HybridIQAConfig(PretrainedConfig):
         }
 
     @property
+    def has_tokens(self) -> bool:
+        """Return whether the backbone is an encoder of tokens, not one of four stages."""
+        return self.head_type == "pooled" and not _has_four_stages(self.backbone_config)
+
+    @property
     def feature_map_size(self) -> int:
         """Return the side of the last stage's map, in cells."""
         return self.patch_size // BACKBONE_STRIDE
@@ -162,8 +169,11 @@ class HybridIQAConfig(PretrainedConfig):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {_shorten(value)}")
             if value > highest.get(name, MAX_WIDTH):
                 raise ValueError(f"{name} must be at most {highest.get(name, MAX_WIDTH)}, got {_shorten(value)}")
-        if self.patch_size % BACKBONE_STRIDE:
-            raise ValueError(f"patch_size must be a multiple of {BACKBONE_STRIDE}, got {self.patch_size}")
+        stride = self.backbone_config.patch_size if self.has_tokens else BACKBONE_STRIDE
+        if self.patch_size % stride:
+            raise ValueError(f"patch_size must be a multiple of {stride}, got {self.patch_size}")
+        if self.has_tokens and (self.patch_size // stride) ** 2 > MAX_TOKENS:
+            raise ValueError(f"a patch has at most {MAX_TOKENS} tokens, got patch_size {self.patch_size}")
         if len(self.lda_channels) != NUM_STAGES - 1:
             raise ValueError(f"lda_channels must name {NUM_STAGES - 1} stages, got {_shorten(self.lda_channels)}")
         if self.target_input_size <= (NUM_STAGES - 1) * self.lda_width:
@@ -348,7 +358,7 @@ def _check_backbone(fields: Mapping[str, Any]) -> None:
         )
 
 
-def _make_backbone_config(backbone_config: PretrainedConfig | dict | None) -> PretrainedConfig:
+def _make_backbone_config(backbone_config: PretrainedConfig | dict | None, head_type: str) -> PretrainedConfig:
     """Return the backbone's configuration, set to give all four stage maps; the caller's own stays as it is."""
     if backbone_config is None:
         backbone_config = ResNetConfig(depths=[3, 8, 36, 3])
@@ -367,16 +377,42 @@ def _make_backbone_config(backbone_config: PretrainedConfig | dict | None) -> Pr
         backbone_config = copy.deepcopy(backbone_config)
     else:
         raise ValueError(f"backbone_config must be a configuration or its dictionary, got {_shorten(backbone_config)}")
-    stage_names = getattr(backbone_config, "stage_names", None)
-    num_stages = len(stage_names) - 1 if isinstance(stage_names, list) else 0  # the first name is the stem
-    if num_stages != NUM_STAGES or not _is_pyramid(type(backbone_config)):
+    backbone_config._name_or_path = ""  # where it once lay on somebody's disk is not part of the architecture
+    if _has_four_stages(backbone_config):
+        backbone_config.out_indices = list(range(1, NUM_STAGES + 1))
+    elif head_type != "pooled":
         raise ValueError(
             f"backbone_config must describe {NUM_STAGES} stages (strides 4, 8, 16, 32), "
-            f"got {backbone_config.model_type!r} with {max(num_stages, 0)}"
+            f"got {backbone_config.model_type!r} with {_count_stages(backbone_config)}"
         )
-    backbone_config.out_indices = list(range(1, NUM_STAGES + 1))
-    backbone_config._name_or_path = ""  # where it once lay on somebody's disk is not part of the architecture
+    else:
+        _check_encoder(backbone_config)
     return backbone_config
+
+
+def _count_stages(backbone_config: PretrainedConfig) -> int:
+    stage_names = getattr(backbone_config, "stage_names", None)
+    return max(len(stage_names) - 1, 0) if isinstance(stage_names, list) else 0  # the first name is the stem
+
+
+def _has_four_stages(backbone_config: PretrainedConfig) -> bool:
+    return _count_stages(backbone_config) == NUM_STAGES and _is_pyramid(type(backbone_config))
+
+
+def _check_encoder(config: PretrainedConfig) -> None:
+    """Refuse an encoder that gives no tokens of square patches, or whose tables of positions would be too large."""
+    highest = {"hidden_size": MAX_WIDTH, "patch_size": MAX_PATCH_SIZE, "image_size": MAX_PATCH_SIZE}
+    for name, limit in highest.items():
+        if not _is_count(getattr(config, name, None), limit):
+            raise ValueError(
+                f"backbone_config must describe {NUM_STAGES} stages, or an encoder of tokens with {name} as a whole "
+                f"number, 1 to {limit}; got {config.model_type!r} with {_shorten(getattr(config, name, None))}"
+            )
+    if (config.image_size // config.patch_size) ** 2 > MAX_TOKENS:
+        raise ValueError(
+            f"backbone_config: at most {MAX_TOKENS} tokens are accepted, got image_size {config.image_size} and "
+            f"patch_size {config.patch_size}"
+        )
 
 
 def _is_pyramid(config_class: type) -> bool:

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoBackbone, PreTrainedModel
+from transformers import AutoBackbone, AutoModel, PreTrainedModel
 from transformers.utils import (
     ADAPTER_CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
@@ -51,6 +51,7 @@ MAX_MISSING = 1_000_000  # numbers that a configuration may describe and no file
 SHARD_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 ONLY_SCORES = "after prepare_for_scoring() this model can only score"
+INTERPOLATES_BY_ITSELF = ("dinov2", "dinov2_with_registers")  # positions to other sizes of patches, without an option
 MIN_VARIANCE = 1e-8  # of a stage's channel in a patch, below which its standard deviation has no gradient
 MAX_DEVIATIONS = 8.0  # standard deviations from the mean, to which the pooled head's statistics are limited
 
@@ -189,6 +190,27 @@ def run_target_network(vectors: torch.Tensor, layers: list[tuple[torch.Tensor, t
             # Where `device_map` has dealt the modules to devices, weights and vectors can come from two.
             x = torch.baddbmm(bias.to(x).unsqueeze(-1), weight.to(x), x)  # (patches, outputs, 1)
     return x.flatten()  # (patches,)
+
+
+def compute_token_statistics(tokens: torch.Tensor, pooled: torch.Tensor | None, num_patches: int) -> torch.Tensor:
+    """Return mean and standard deviation of an encoder's tokens over a patch, and its pooled output.
+
+    Args:
+        tokens: `(patches, tokens, channels)`, those of the encoder's own patches last.
+        pooled: `(patches, channels)`; where there is none, the first token stands for it if it is of no patch, else the
+            mean.
+        num_patches: of the encoder's own in a patch of ours.
+
+    Returns:
+        `(patches, 3 x channels)`, float32 at least.
+    """
+    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    of_patches = tokens[:, tokens.shape[1] - num_patches :]
+    mean = of_patches.mean(dim=1)  # (patches, channels)
+    variance = (of_patches - mean.unsqueeze(1)).square().mean(dim=1)
+    if pooled is None:
+        pooled = tokens[:, 0] if tokens.shape[1] > num_patches else mean
+    return torch.cat([mean, variance.clamp(min=MIN_VARIANCE).sqrt(), pooled.to(mean.dtype)], dim=1)
 
 
 def compute_stage_statistics(stage_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -455,12 +477,16 @@ class HybridIQAModel(PreTrainedModel):
             ValueError: weights that the configuration does not describe.
         """
         super().__init__(config)
-        self.backbone = AutoBackbone.from_config(config.backbone_config, trust_remote_code=False)
+        backbone_loader = AutoModel if config.has_tokens else AutoBackbone
+        self.backbone = backbone_loader.from_config(config.backbone_config, trust_remote_code=False)
         for module in self.backbone.modules():
             if isinstance(module, nn.ReLU):  # after batch norm and sums, whose gradients do not need their results
                 module.inplace = True
         if config.head_type == "pooled":
-            self.pooled_head = PooledHead(config, 2 * sum(self.backbone.channels))
+            num_tokens_statistics = 3 * getattr(config.backbone_config, "hidden_size", 0)
+            self.pooled_head = PooledHead(
+                config, num_tokens_statistics if config.has_tokens else 2 * sum(self.backbone.channels)
+            )
         else:
             self.distortion_features = LocalDistortionFeatures(config, self.backbone.channels)
             self.hyper_network = HyperNetwork(config, self.backbone.channels[-1])
@@ -631,10 +657,21 @@ class HybridIQAModel(PreTrainedModel):
 
         That is a score `(patches,)` with the hyper head, statistics `(patches, statistics)` with the pooled head.
         """
+        if self.config.has_tokens:
+            return self._read_tokens(patches.to(self.dtype))
         stage_maps = self._stage_maps(patches.to(self.dtype))
         if self.config.head_type == "pooled":
             return compute_stage_statistics(stage_maps)
         return run_target_network(self.distortion_features(stage_maps), self.hyper_network(stage_maps[-1]))
+
+    def _read_tokens(self, patches: torch.Tensor) -> torch.Tensor:
+        encoder, side = self.config.backbone_config, self.config.patch_size
+        options = {} if side == encoder.image_size else {"interpolate_pos_encoding": True}
+        if encoder.model_type in INTERPOLATES_BY_ITSELF:
+            options = {}
+        output = self.backbone(pixel_values=patches, **options)
+        num_patches = (side // encoder.patch_size) ** 2
+        return compute_token_statistics(output.last_hidden_state, getattr(output, "pooler_output", None), num_patches)
 
     def _score_images(self, readings: torch.Tensor) -> HybridIQAOutput:
         """Return the output for images of whose patches `_read_patches` gave `(batch, patches, ...)`."""

@@ -1,7 +1,11 @@
-"""Pretrained weights for the backbone: a folder or Hub repository of transformers, or torchvision's ResNet file."""
+"""Pretrained weights for the backbone: a folder or Hub repository of transformers, or torchvision's ResNet file.
+
+For the pooled head that may be an encoder of tokens, too: the vision part of SigLIP or CLIP, DINOv2, a ViT.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import (
     MODEL_FOR_BACKBONE_MAPPING,
+    MODEL_MAPPING,
     AutoBackbone,
     AutoConfig,
     PretrainedConfig,
@@ -66,12 +71,15 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): tensor for key, tensor in loaded.items()}
 
 
-def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) -> PreTrainedModel:
-    """Load a pretrained backbone that gives four stage maps.
+def load_backbone(
+    name: str, backbone_config: PretrainedConfig | None = None, head_type: str = "hyper"
+) -> PreTrainedModel:
+    """Load a pretrained backbone that gives four stage maps or, for the pooled head, an encoder of tokens.
 
     Args:
         name: folder or Hub repository of transformers, or a file of torchvision's ResNet weights.
         backbone_config: the architecture that it must have; by default its own.
+        head_type: which head it is for.
 
     Raises:
         ValueError: nothing that can be loaded as a backbone; the message says what was got.
@@ -84,10 +92,14 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
         fields, _ = PretrainedConfig.get_config_dict(name)
         hub_code.check_bounds("config.json", fields)
         config = backbone_config or AutoConfig.from_pretrained(name, trust_remote_code=False)
-        config.out_indices = [1, 2, 3, 4]
+        config = getattr(config, "vision_config", config)  # of a model of images and texts
         hub_code.find_weights(name)
-        # AutoBackbone.from_pretrained asks the network even for a folder.
-        backbone_class: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)]
+        if head_type == "pooled" and is_encoder(config):
+            backbone_class: Any = MODEL_MAPPING[type(config)]
+        else:
+            config.out_indices = [1, 2, 3, 4]
+            # AutoBackbone.from_pretrained asks the network even for a folder.
+            backbone_class = MODEL_FOR_BACKBONE_MAPPING[type(config)]
         backbone, loading_info = backbone_class.from_pretrained(
             name, config=config, output_loading_info=True, use_safetensors=True
         )
@@ -97,6 +109,30 @@ def load_backbone(name: str, backbone_config: PretrainedConfig | None = None) ->
     if len(missing) > len(backbone.state_dict()) / 2:
         raise ValueError(f"{name} holds no {config.model_type} backbone: first missing key {min(missing)}")
     return backbone
+
+
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Return whether a configuration describes an encoder of tokens, and no pyramid of four stages after a stem."""
+    return len(getattr(config, "stage_names", None) or ()) != 5 or not hasattr(config, "depths")
+
+
+def read_normalization(name: str) -> dict[str, list[float]]:
+    """Return `image_mean` and `image_std` (RGB, of values 0-1) that an encoder's own processor has, if it says so.
+
+    Args:
+        name: folder or Hub repository of transformers.
+
+    Raises:
+        ValueError: a processor's file that is no JSON object.
+    """
+    path = hub_code.find_file(name, "preprocessor_config.json")
+    if path is None:
+        return {}
+    try:
+        fields = dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{name}: preprocessor_config.json cannot be read: {first_line(error)}") from error
+    return {key: fields[key] for key in ("image_mean", "image_std") if fields.get(key) is not None}
 
 
 def _from_torchvision(path: Path, backbone_config: PretrainedConfig | None) -> PreTrainedModel:

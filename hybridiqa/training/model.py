@@ -7,7 +7,7 @@ from lion_pytorch import Lion
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hybridiqa.models import hub_code
-from hybridiqa.models.backbones import DEFAULT_BACKBONE, load_backbone
+from hybridiqa.models.backbones import DEFAULT_BACKBONE, is_encoder, load_backbone, read_normalization
 from hybridiqa.models.loading import find_head_type, load_model
 from hybridiqa.training.arguments import TrainingArguments
 
@@ -48,9 +48,7 @@ def _with_new_head(model: hub_code.HybridIQAModel, head_type: str) -> hub_code.H
     config, processor = model.config, model.image_processor
     model_class = hub_code.HybridIQAModel
     new_config = model_class.config_class(
-        backbone_config=config.backbone_config,
-        score_range=config.score_range,
-        head_type=head_type,
+        backbone_config=config.backbone_config, score_range=config.score_range, head_type=head_type
     )
     new = model_class(new_config)
     new.backbone.load_state_dict(model.backbone.state_dict())
@@ -78,17 +76,23 @@ def _build_from_backbone(args: TrainingArguments) -> hub_code.HybridIQAModel:
     head_type = args.head_type or "hyper"
     if args.from_scratch:
         return model_class(config or model_class.config_class(head_type=head_type))
+    name = args.pretrained_backbone or DEFAULT_BACKBONE
+    head_type = config.head_type if config else head_type
     try:
-        backbone = load_backbone(
-            args.pretrained_backbone or DEFAULT_BACKBONE, config.backbone_config if config else None
-        )
+        backbone = load_backbone(name, config.backbone_config if config else None, head_type)
     except ValueError as error:
         hint = (
             "" if args.pretrained_backbone else "; offline, choose --pretrained_backbone, --init_from or --from_scratch"
         )
         raise ValueError(f"{error}{hint}") from error
-    model = model_class(config or model_class.config_class(backbone_config=backbone.config, head_type=head_type))
+    if config is None:
+        fields = {"patch_size": backbone.config.image_size} if is_encoder(backbone.config) else {}
+        config = model_class.config_class(backbone_config=backbone.config, head_type=head_type, **fields)
+    model = model_class(config)
     model.backbone.load_state_dict(backbone.state_dict())
+    if config.has_tokens:
+        processor = model.image_processor
+        model.image_processor = type(processor)(**(processor.to_dict() | read_normalization(name)))
     return model
 
 
