@@ -463,7 +463,6 @@ class HybridIQAModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     model_tags = ["image-quality-assessment", "no-reference-iqa", "aesthetic", "custom_code"]  # noqa: RUF012 (of cards)
     _no_split_modules = []  # noqa: RUF012 (the backbone names its own)
-    _keep_in_fp32_modules_strict = ["pooled_head"]  # noqa: RUF012
     _auto_class = "AutoModel"
 
     def __init__(self, config: HybridIQAConfig, weights: list[str] | None = None):
@@ -483,6 +482,7 @@ class HybridIQAModel(PreTrainedModel):
             if isinstance(module, nn.ReLU):  # after batch norm and sums, whose gradients do not need their results
                 module.inplace = True
         if config.head_type == "pooled":
+            self._keep_in_fp32_modules_strict = {"pooled_head"}  # transformers 4 refuses the name where it is not there
             num_tokens_statistics = 3 * getattr(config.backbone_config, "hidden_size", 0)
             self.pooled_head = PooledHead(
                 config, num_tokens_statistics if config.has_tokens else 2 * sum(self.backbone.channels)
