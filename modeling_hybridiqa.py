@@ -635,7 +635,7 @@ class HybridIQAModel(PreTrainedModel):
             logits = output.logits
             if labels.shape != logits.shape:
                 raise ValueError(f"labels must be (batch,) = {tuple(logits.shape)}, got {tuple(labels.shape)}")
-            output.loss = nn.functional.l1_loss(logits, labels.to(logits.dtype))
+            return HybridIQAOutput(loss=nn.functional.l1_loss(logits, labels.to(logits.dtype)), **output)
         return output
 
     def _check_shape(self, pixel_values: torch.Tensor) -> None:

@@ -105,6 +105,7 @@ def test_forward_and_predict_agree():
     assert predicted.loss is None and set(predicted) == {"logits", "patch_scores", "features"}
     for name in predicted:
         assert torch.allclose(output[name], predicted[name], atol=1e-4)
+    assert next(iter(output)) == "loss"  # what copies the output as a dictionary has it, too
     assert torch.isclose(output.loss, (output.logits - torch.tensor([1.0, 5.0, 9.0])).abs().mean())
 
 
