@@ -483,9 +483,9 @@ class HybridIQAModel(PreTrainedModel):
                 module.inplace = True
         if config.head_type == "pooled":
             self._keep_in_fp32_modules_strict = {"pooled_head"}  # transformers 4 refuses the name where it is not there
-            num_tokens_statistics = 3 * getattr(config.backbone_config, "hidden_size", 0)
             self.pooled_head = PooledHead(
-                config, num_tokens_statistics if config.has_tokens else 2 * sum(self.backbone.channels)
+                config,
+                3 * config.backbone_config.hidden_size if config.has_tokens else 2 * sum(self.backbone.channels),
             )
         else:
             self.distortion_features = LocalDistortionFeatures(config, self.backbone.channels)
@@ -666,10 +666,8 @@ class HybridIQAModel(PreTrainedModel):
 
     def _read_tokens(self, patches: torch.Tensor) -> torch.Tensor:
         encoder, side = self.config.backbone_config, self.config.patch_size
-        options = {} if side == encoder.image_size else {"interpolate_pos_encoding": True}
-        if encoder.model_type in INTERPOLATES_BY_ITSELF:
-            options = {}
-        output = self.backbone(pixel_values=patches, **options)
+        is_asked = side != encoder.image_size and encoder.model_type not in INTERPOLATES_BY_ITSELF
+        output = self.backbone(pixel_values=patches, **({"interpolate_pos_encoding": True} if is_asked else {}))
         num_patches = (side // encoder.patch_size) ** 2
         return compute_token_statistics(output.last_hidden_state, getattr(output, "pooler_output", None), num_patches)
 
@@ -789,8 +787,14 @@ class HybridIQAModel(PreTrainedModel):
         for images in pixel_values.split(1 if is_on_cpu else len(pixel_values)):
             patches = images.flatten(0, 1).to(self.device)
             chunks = patches.split(CPU_CHUNK_SIZE if is_on_cpu else len(patches))
-            readings = torch.cat([self._read_patches(chunk) for chunk in chunks])
+            readings = torch.cat([self._read_chunk(chunk) for chunk in chunks])
             yield readings.reshape(*images.shape[:2], *readings.shape[1:])
+
+    def _read_chunk(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return what `_read_patches` gives; with the hyper head by `forward`, which mixed precision wraps."""
+        if self.config.head_type == "hyper":
+            return self(patches.unsqueeze(0)).patch_scores.squeeze(0)
+        return self._read_patches(patches)
 
     def predict_patch_scores(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the `patch_scores` of `predict`: `(batch, native patches)`, float32, on the CPU."""

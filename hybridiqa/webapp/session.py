@@ -98,7 +98,7 @@ class Session:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing would be lost with this session."""
+        """Return whether nothing would be lost with this session."""
         return not self.uploads.images and not self.uploads.refused and self.scores.model is self.scores.models.default
 
     def snapshot(self) -> Snapshot:

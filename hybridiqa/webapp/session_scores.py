@@ -35,7 +35,7 @@ class SessionScores:
 
     @property
     def is_running(self) -> bool:
-        """Whether images are being scored."""
+        """Return whether images are being scored."""
         return self.lock.locked()
 
     def find_result(self, content_hash: str) -> ScoredSource | None:
@@ -101,7 +101,7 @@ class Pair:
 
     @property
     def exceeds_std(self) -> bool:
-        """Whether the difference is more than the patches of one image differ among themselves."""
+        """Return whether the difference is more than the patches of one image differ among themselves."""
         return self.difference > self.score_std
 
 

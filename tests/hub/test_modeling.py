@@ -210,3 +210,11 @@ def test_half_precision_is_folded_in_float32(tiny_model):
     assert torch.allclose(
         half.predict_patch_scores(random_batch()), full.predict_patch_scores(random_batch()), atol=0.05
     )
+
+
+def test_scores_in_training_come_by_the_forward_that_mixed_precision_wraps(monkeypatch):
+    model = make_tiny_model()
+    forward, calls = model.forward, []
+    monkeypatch.setattr(model, "forward", lambda *args, **options: calls.append(args) or forward(*args, **options))
+    scores = model.predict_patch_scores(random_batch())
+    assert scores.shape == (3, 4) and len(calls) == 3  # an image of four patches is one chunk

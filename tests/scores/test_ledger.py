@@ -186,8 +186,11 @@ def test_a_run_waits_for_what_is_left_of_one_that_was_killed(output):
     left.acquire()
     timer = threading.Timer(0.1, left.release, kwargs={"force": True})
     timer.start()
-    ScoreProgress(output).close()
+    with closing(ScoreProgress(output)) as progress:
+        assert not left.is_locked  # it had to go first
+        progress.write(ROWS[:1])
     timer.join()
+    assert read_progress(output) == ROWS[:1]
 
 
 def test_a_run_is_known_by_the_file_whichever_link_names_it(tmp_path, monkeypatch):
